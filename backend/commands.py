@@ -1,0 +1,174 @@
+"""Commands that run the live model: generate, record, profile."""
+
+from __future__ import annotations
+
+import datetime
+import shlex
+import subprocess
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from traces.console import emit_json, guarded, note, package_versions, progress
+
+LIBRARIES = ("torch", "transformers", "numpy", "entropic-time")
+app = typer.Typer(no_args_is_help=True)
+
+Model = Annotated[str | None, typer.Option(help="Folder or hub id; default SmolLM2-135M-Instruct.")]
+Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+
+@app.command()
+@guarded
+def generate(
+    prompt: Annotated[list[str], typer.Argument(help="One or more user turns.")],
+    preset: Annotated[str, typer.Option(help="Control preset.")] = "full",
+    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    temperature: Annotated[float, typer.Option(help="User's T; 0 is greedy.")] = 0.8,
+    target_nats: Annotated[float, typer.Option(help="Entropy set-point H*.")] = 1.0,
+    one_sided: Annotated[bool, typer.Option(help="Never raise T above the user's.")] = False,
+    shadow: Annotated[bool, typer.Option(help="Log the preset's T, apply baseline.")] = False,
+    pages: Annotated[int | None, typer.Option(min=1, help="KV pages in the pool.")] = None,
+    model: Model = None,
+    seed: Seed = 0,
+    json: Json = False,
+) -> None:
+    """Generate text on the live model under a preset."""
+    from backend.live import generate_texts
+    from controllers.presets import get_preset
+
+    chosen = get_preset(preset)
+    with progress("generating") as update:
+        rows, metrics = generate_texts(
+            prompt,
+            chosen,
+            model=model,
+            max_tokens=max_tokens,
+            temperature=temperature,
+            target_nats=target_nats,
+            one_sided=one_sided,
+            seed=seed,
+            shadow=shadow,
+            n_pages=pages,
+            progress=update,
+        )
+    if json:
+        config = {"preset": preset, "max_tokens": max_tokens, "temperature": temperature}
+        config |= {"target_nats": target_nats, "one_sided": one_sided, "model": model}
+        config |= {"shadow": shadow, "pages": pages}
+        emit_json("generate", seed=seed, config=config, rows=rows, metrics=metrics)
+    else:
+        for row in rows:
+            sys.stdout.write(f"{row['text']}\n")
+            note(_summary(row))
+    failed = [row for row in rows if row["finish_reason"] not in ("stop", "length")]
+    for row in failed:
+        note(f"error: request {row['request_id']} failed: {row['finish_reason']}")
+    if failed:
+        raise typer.Exit(1)
+
+
+@app.command()
+@guarded
+def record(
+    out: Annotated[Path, typer.Option(help="Trace to write (Parquet).")],
+    per_class: Annotated[int, typer.Option(min=1, help="Prompts per task class.")] = 14,
+    temperatures: Annotated[str, typer.Option(help="Fixed temperatures, comma-separated.")] = (
+        "0.6,0.8,1.0"
+    ),
+    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    data: Annotated[Path | None, typer.Option(help="Folder of public prompt sets.")] = None,
+    max_seqs: Annotated[int, typer.Option(min=1, help="Sequences at once.")] = 16,
+    model: Model = None,
+    seed: Seed = 0,
+) -> None:
+    """Record an entropy trace from the live model; interrupted, it resumes where it stopped."""
+    from backend.live import record_trace
+    from backend.setup import choose_prompts, data_folder
+
+    parsed = _temperatures(temperatures)
+    prompts = choose_prompts(data or data_folder(), per_class, seed)
+    command = " ".join(["entropic", *map(shlex.quote, sys.argv[1:])])
+    with progress("recording") as update:
+        record_trace(
+            out,
+            prompts,
+            parsed,
+            model=model,
+            max_tokens=max_tokens,
+            max_seqs=max_seqs,
+            seed=seed,
+            command=command,
+            versions=package_versions(*LIBRARIES),
+            progress=update,
+        )
+    note(f"wrote {out}")
+
+
+@app.command()
+@guarded
+def profile(
+    out: Annotated[Path, typer.Option(help="Profile to write (JSON).")],
+    repeats: Annotated[int, typer.Option(min=1)] = 5,
+    max_seqs: Annotated[int, typer.Option(min=1)] = 16,
+    max_context: Annotated[int, typer.Option(min=64)] = 4096,
+    token_budget: Annotated[int, typer.Option(min=16)] = 512,
+    model: Model = None,
+    seed: Seed = 0,
+) -> None:
+    """Measure this machine's step law on the live model."""
+    from backend.live import run_profile
+    from traces.profile import write_profile
+
+    with progress("profiling") as update:
+        measured = run_profile(
+            model=model,
+            repeats=repeats,
+            max_seqs=max_seqs,
+            max_context=max_context,
+            token_budget=token_budget,
+            seed=seed,
+            commit=commit(),
+            created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+            versions=package_versions(*LIBRARIES),
+            progress=update,
+        )
+    write_profile(out, measured)
+    emit_json("profile", seed=seed, config={"repeats": repeats}, profile=asdict(measured))
+
+
+def _summary(row: dict[str, Any]) -> str:
+    means = (
+        f"mean H {row['entropy_nats']:.2f} nats, mean T {row['temperature_mean']:.2f}, "
+        f"mean coverage {row['coverage']:.3f}"
+        if row["tokens"]
+        else "nothing sampled"
+    )
+    if "shadow_temperature_mean" in row:
+        means += f", shadow mean T {row['shadow_temperature_mean']:.2f}"
+    return f"[{row['finish_reason']}, {row['tokens']} tokens, {means}]"
+
+
+def _temperatures(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(float(part) for part in text.split(","))
+    except ValueError:
+        raise ValueError(
+            f"temperatures must be numbers separated by commas; got {text!r}"
+        ) from None
+
+
+def commit() -> str:
+    """Return the short hash of the checkout this runs from, or "unknown"."""
+    done = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        cwd=Path(__file__).parent,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,52 @@
+"""The coverage law at work: signals of one step in, coverage of the next decode row out."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from controllers.core import TokenSignal
+from controllers.presets import Preset
+from controllers.serving.lanes import LaneBank
+from controllers.serving.request import Sequence
+
+
+class CoverageControl:
+    """Per-request coverage commands of a preset, one step late, and the rules that override them.
+
+    A row is dense (1.0) unless it is a one-token decode row of an enabled request whose context
+    has reached ``sparse_min_context``. Greedy requests are controlled like any other.
+    """
+
+    def __init__(self, preset: Preset) -> None:
+        self._preset = preset
+        self._bank = LaneBank(preset.coverage)
+        self._commands: dict[int, float] = {}
+
+    def observe(self, sequences: list[Sequence], signals: TokenSignal) -> None:
+        """Advance the law by one sampled token of each sequence, float32 lanes ``[B]``."""
+        # The mask of the signals is the temperature law's, which leaves greedy requests out.
+        enabled = np.array([s.request.enabled for s in sequences], dtype=np.float32)
+        ids = [s.request.request_id for s in sequences]
+        commands = self._bank.update(ids, signals._replace(enabled=enabled))
+        self._commands.update(zip(ids, commands.tolist(), strict=True))
+
+    def row(self, sequence: Sequence) -> tuple[float, bool]:
+        """Return the coverage of the next row and whether a dense probe forced it to 1.
+
+        Probes fall where ``generated + request_id`` is a multiple of ``probe_every``, so requests
+        take turns; a row that is dense anyway is not called a probe.
+        """
+        preset, request = self._preset, sequence.request
+        command = self._commands.get(request.request_id, 1.0)
+        sparse = 0.0 < command < 1.0 and request.enabled and sequence.decoding
+        if not sparse or sequence.known < preset.sparse_min_context:
+            return 1.0, False
+        every = preset.probe_every
+        if every > 0 and (sequence.generated + request.request_id) % every == 0:
+            return 1.0, True
+        return command, False
+
+    def forget(self, request_id: int) -> None:
+        """Drop a finished request; unknown ones are ignored."""
+        self._commands.pop(request_id, None)
+        self._bank.release(request_id)

@@ -1,0 +1,294 @@
+"""The serving loop: the one control plane of the simulator and of the live engine.
+
+``plan`` decides a step, somebody executes it, ``observe`` takes the result in. All state follows
+from the sequence of calls and their ``now_ns``: no clock, no randomness, no iteration over sets.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from controllers.core import TokenSignal, require
+from controllers.presets import Preset
+from controllers.serving import rows as log
+from controllers.serving.coverage_control import CoverageControl
+from controllers.serving.lanes import LaneBank
+from controllers.serving.ledger import CANCELLED, Ledger
+from controllers.serving.limits import EngineLimits
+from controllers.serving.messages import Plan, Result, Row
+from controllers.serving.request import Request, Sequence
+from controllers.serving.scheduler import Scheduler
+from controllers.serving.sensors import CollapseSensor, load_signal
+from controllers.serving.watchdog import Watchdog
+from controllers.steplaw import StepLaw
+
+Sink = Callable[[log.LogRow], None]
+FAILED = "failed"  # reason of a row that gave no token and said nothing
+
+
+class ServingLoop:
+    """Requests in, plans out, results in; owns the scheduler, the sensors and the ledger.
+
+    Calls alternate: a plan with rows is observed before the next plan. The coverage law runs here,
+    one step late; the temperature law runs in the executor. ``sequences`` holds the unfinished
+    requests, with the ``Request`` an executor must honour (see :meth:`disable`).
+    """
+
+    def __init__(
+        self,
+        limits: EngineLimits,
+        preset: Preset,
+        step_law: StepLaw,
+        *,
+        sink: Sink | None = None,
+        t_cal: float = 1.0,
+        ledger: Ledger | None = None,
+        livelock_plans: int = 1000,
+    ) -> None:
+        self.limits = limits
+        self.preset = preset
+        self.step_law = step_law
+        self.ledger = Ledger() if ledger is None else ledger
+        self.sequences: dict[int, Sequence] = {}
+        self.scheduler = Scheduler(
+            limits,
+            quantum_tokens=preset.quantum_tokens,
+            reserves=preset.priority.reserves,
+            score=self._score,
+        )
+        self._coverage = CoverageControl(preset)
+        self._priority_lanes = LaneBank(preset.priority)
+        self._collapse = CollapseSensor(preset.collapse_prior_nats, preset.collapse_prior_weight)
+        self._open: Plan | None = None  # planned with rows, not yet observed
+        self._planned_ns = 0
+        self._now_ns = 0
+        self._step = 0
+        self._watchdog = Watchdog(livelock_plans)
+        self._sink = sink
+        if sink is not None:
+            sink(log.header_row(preset, limits, step_law, t_cal))
+
+    @property
+    def has_work(self) -> bool:
+        """Whether any request is unfinished."""
+        return bool(self.sequences)
+
+    def submit(self, request: Request, now_ns: int) -> None:
+        """Queue a request that arrived at ``now_ns``; reject one that can never be served."""
+        length = request.prompt_tokens + request.max_tokens
+        limits = self.limits
+        require(
+            length <= limits.max_context,
+            f"prompt_tokens + max_tokens must be <= max_context = {limits.max_context}",
+            prompt_tokens=request.prompt_tokens,
+            max_tokens=request.max_tokens,
+        )
+        require(
+            limits.pages_for(length) <= limits.n_pages,
+            f"prompt_tokens + max_tokens must fit the pool of n_pages = {limits.n_pages}",
+            pages_needed=limits.pages_for(length),
+        )
+        self.ledger.submitted(request.request_id, request.prompt_tokens, request.max_tokens, now_ns)
+        sequence = Sequence(request=request, arrival_ns=now_ns, wait_since_ns=now_ns)
+        self.sequences[request.request_id] = sequence
+        self.scheduler.add(sequence)
+        if self._sink is not None:
+            self._sink(log.submit_row(request, now_ns))
+
+    def cancel(self, request_id: int, now_ns: int) -> bool:
+        """Drop a request at once; a row of it in flight is ignored later. False if unknown."""
+        if request_id not in self.sequences:
+            return False
+        if self._sink is not None:
+            self._sink({"kind": "cancel", "now_ns": now_ns, "request_id": request_id})
+        self._finish(self.sequences[request_id], now_ns, CANCELLED)
+        return True
+
+    def disable(self, request_id: int, now_ns: int | None = None) -> bool:
+        """Return a request to baseline control from the next step on. False if unknown.
+
+        Its coverage is 1 and its ``Request.enabled`` False, which the executor reads for the
+        temperature. Its place in the order is still the priority law's: an order has no baseline
+        for one request alone.
+        """
+        if request_id not in self.sequences:
+            return False
+        if self._sink is not None:
+            now_ns = self._now_ns if now_ns is None else now_ns
+            self._sink({"kind": "disable", "now_ns": now_ns, "request_id": request_id})
+        sequence = self.sequences[request_id]
+        sequence.request = dataclasses.replace(sequence.request, enabled=False)
+        return True
+
+    def plan(self, now_ns: int) -> Plan:
+        """Decide the next step; its rows are empty only if nothing can run."""
+        if self._open is not None:
+            raise RuntimeError(f"step {self._open.step} is planned and not yet observed")
+        self._advance(now_ns)
+        grants, preempted = self.scheduler.schedule(now_ns)
+        rows = tuple(self._row(sequence, n_tokens) for sequence, n_tokens in grants.values())
+        plan = Plan(self._step, rows, preempted)
+        self._step += 1
+        self._planned_ns = now_ns
+        self._open = plan if rows else None
+        for request_id in preempted:
+            self.ledger.preempted(request_id)
+        if self._sink is not None:
+            self._sink(log.plan_row(plan, now_ns))
+        self._watchdog.watch(len(rows), self.sequences.values())
+        return plan
+
+    def pages(self, plan: Plan) -> dict[int, list[int]]:
+        """Return the page table of each row's request; copies, positions in order."""
+        return {
+            row.request_id: list(self.sequences[row.request_id].pages)
+            for row in plan.rows
+            if row.request_id in self.sequences
+        }
+
+    def observe(self, result: Result, now_ns: int) -> tuple[int, ...]:
+        """Take in the result of the planned step, ended at ``now_ns``; return who finished."""
+        plan = self._open
+        if plan is None:
+            raise RuntimeError(f"result of step {result.step} without a plan")
+        n_sampled = len(plan.sampled)
+        require(result.step == plan.step, f"result must be of step {plan.step}", step=result.step)
+        require(
+            len(result.tokens) == n_sampled and len(result.commands) == n_sampled,
+            f"result must have {n_sampled} lanes, one per sampled row",
+            tokens=len(result.tokens),
+            commands=len(result.commands),
+        )
+        self._advance(now_ns)
+        if self._sink is not None:
+            self._sink(log.result_row(result, now_ns))
+        self._open = None
+        ending = self._apply(plan, result, now_ns)
+        self._record_step(plan, result)
+        for request_id, reason in ending.items():
+            self._finish(self.sequences[request_id], now_ns, reason)
+        return tuple(ending)
+
+    def check(self) -> None:
+        """Assert the invariants of the parts (INV-1, 2, 3, 6)."""
+        self.scheduler.check()
+        self.ledger.check()
+        queued = len(self.scheduler.waiting) + len(self.scheduler.running)
+        assert queued == len(self.sequences), "a request is neither waiting nor running"
+        assert self.ledger.counts()["unfinished"] == len(self.sequences), "requests got lost"
+
+    def _advance(self, now_ns: int) -> None:
+        require(
+            now_ns >= self._now_ns, f"time must not run back from {self._now_ns}", now_ns=now_ns
+        )
+        self._now_ns = now_ns
+
+    def _row(self, sequence: Sequence, n_tokens: int) -> Row:
+        request_id = sequence.request.request_id
+        samples = n_tokens == sequence.pending
+        return Row(request_id, sequence.computed, n_tokens, samples, *self._coverage.row(sequence))
+
+    def _apply(self, plan: Plan, result: Result, now_ns: int) -> dict[int, str]:
+        """Advance the sequences of a step; return who ends and why, in row order."""
+        ending: dict[int, str] = {}
+        sampled: list[Sequence] = []
+        lanes: list[int] = []
+        coverage: list[float] = []
+        lane = -1
+        for row in plan.rows:
+            lane += row.samples
+            request_id = row.request_id
+            sequence = self.sequences.get(request_id)
+            if sequence is None:  # cancelled while the step ran
+                continue
+            self.ledger.served(
+                request_id, self._planned_ns, row.coverage if sequence.decoding else None
+            )
+            sequence.computed += row.n_tokens
+            reason = result.finished.get(request_id)
+            if row.samples and result.tokens[lane] < 0:
+                reason = reason or FAILED
+            elif row.samples:
+                sampled.append(sequence)
+                lanes.append(lane)
+                coverage.append(row.coverage)
+                self._count_token(sequence, now_ns)
+                if reason is None and sequence.generated == sequence.request.max_tokens:
+                    reason = "length"
+            if reason is not None:
+                ending[request_id] = reason
+        if sampled:
+            self._measure(sampled, lanes, coverage, result, now_ns)
+        return ending
+
+    def _count_token(self, sequence: Sequence, now_ns: int) -> None:
+        sequence.generated += 1
+        sequence.quantum_used += 1
+        quantum = self.preset.quantum_tokens
+        if quantum is not None and sequence.quantum_used % quantum == 0:
+            sequence.wait_since_ns = now_ns
+        self.ledger.sampled(sequence.request.request_id, now_ns)
+
+    def _measure(
+        self,
+        sampled: list[Sequence],
+        lanes: list[int],
+        coverage: list[float],
+        result: Result,
+        now_ns: int,
+    ) -> None:
+        """Run the sensors and the coverage law on the rows that gave a token; log the tokens."""
+        logged = (result.h_applied, result.signals.h_cal, result.commands, result.surprisal)
+        signals = result.signals
+        if len(lanes) < len(result.tokens):
+            index = np.array(lanes)
+            signals = TokenSignal(*(column[index] for column in signals))
+            logged = tuple(column[index] for column in logged)
+        self._coverage.observe(sampled, signals)
+        ids = [sequence.request.request_id for sequence in sampled]
+        for request_id, h_cal in zip(ids, signals.h_cal.tolist(), strict=True):
+            self._collapse.observe(request_id, h_cal)
+        positions = [sequence.generated - 1 for sequence in sampled]
+        self.ledger.token_rows(ids, positions, now_ns, logged, coverage)
+
+    def _record_step(self, plan: Plan, result: Result) -> None:
+        prompt_tokens = plan.prompt_tokens
+        n_decode = sum(row.n_tokens for row in plan.rows) - prompt_tokens
+        self.ledger.ran(
+            plan.step,
+            self._planned_ns,
+            result.duration_ns,
+            n_decode,
+            prompt_tokens,
+            self.scheduler.pool.n_held,
+            result.page_units_read,
+            result.page_units_dense,
+            len(plan.preempted),
+        )
+
+    def _finish(self, sequence: Sequence, now_ns: int, reason: str) -> None:
+        request_id = sequence.request.request_id
+        sequence.finish_reason = reason
+        self.scheduler.remove(sequence)
+        del self.sequences[request_id]
+        self._coverage.forget(request_id)
+        self._priority_lanes.release(request_id)
+        self._collapse.forget(request_id)
+        self.ledger.finished(request_id, now_ns, reason)
+
+    def _score(self, sequences: Seq[Sequence], now_ns: int) -> list[float]:
+        signal = load_signal(
+            sequences,
+            now_ns,
+            limits=self.limits,
+            step_law=self.step_law,
+            quantum_tokens=self.preset.quantum_tokens,
+            collapse=self._collapse,
+        )
+        ids = [sequence.request.request_id for sequence in sequences]
+        priority = self._priority_lanes.update(ids, signal)
+        return np.where(np.isfinite(priority), priority, -np.inf).tolist()

@@ -1,0 +1,74 @@
+"""What the loop and an executor say to each other: plans out, results in.
+
+``Plan`` never waits for the device: the temperature is decided inside the step and comes back as
+``Result.commands``. Page masses and page lists never leave the executor.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from controllers.core import TokenSignal
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One sequence's share of a step."""
+
+    request_id: int
+    start: int  # tokens already in the cache: position of the first token of this row
+    n_tokens: int  # tokens to compute now
+    samples: bool  # whether the last token's logits are sampled
+    coverage: float  # attention mass to keep, (0, 1]; 1 is dense
+    probe: bool  # coverage was forced to 1 to measure
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What one step does. ``preempted`` lists requests whose pages were just freed."""
+
+    step: int
+    rows: tuple[Row, ...]
+    preempted: tuple[int, ...] = ()
+
+    @property
+    def sampled(self) -> tuple[int, ...]:
+        """Request ids that sample a token this step, in row order."""
+        return tuple(row.request_id for row in self.rows if row.samples)
+
+    @property
+    def prompt_tokens(self) -> int:
+        """Tokens of rows that are not one-token decode steps."""
+        return sum(row.n_tokens for row in self.rows if not (row.samples and row.n_tokens == 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """What one step gave. Arrays have one lane per ``Plan.sampled`` entry, in that order."""
+
+    step: int
+    tokens: tuple[int, ...]  # sampled token ids; -1 where the row failed
+    finished: dict[int, str]  # request id -> reason the executor knows: "stop", "nonfinite_logits"
+    signals: TokenSignal  # what the laws saw, numpy float32 [S]
+    commands: np.ndarray  # ln T applied, float32 [S]
+    h_applied: np.ndarray  # entropy at the applied T, nats, float32 [S]; for the log only
+    surprisal: np.ndarray  # -ln p at T = 1 of the token just sampled, float32 [S]
+    page_units_read: int  # pages read, summed over decode rows, layers and KV heads
+    page_units_dense: int  # what dense attention would have read
+    duration_ns: int
+    shadow: np.ndarray | None = None  # commands of a shadowed law, float32 [S]
+
+
+class Executor(Protocol):
+    """Whoever runs a plan: a live model or a recorded trace."""
+
+    def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
+        """Run one step; ``pages`` maps request id to its page table."""
+        ...
+
+    def release(self, request_id: int) -> None:
+        """Forget a finished request."""
+        ...

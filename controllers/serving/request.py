@@ -1,0 +1,104 @@
+"""One request: what the user asked for, and the one state machine both worlds run."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from enum import StrEnum
+
+from controllers.core import require
+
+
+class Status(StrEnum):
+    """Where a request is; the arrows are in ``TRANSITIONS``."""
+
+    WAITING = "waiting"
+    RUNNING = "running"
+    FINISHED = "finished"
+
+
+TRANSITIONS = {
+    (Status.WAITING, Status.RUNNING),  # admitted
+    (Status.RUNNING, Status.WAITING),  # preempted: pages freed, KV recomputed later
+    (Status.RUNNING, Status.FINISHED),
+    (Status.WAITING, Status.FINISHED),  # cancelled or failed while waiting
+}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Request:
+    """What a user asked for. Lengths in tokens; the true output length is never in it."""
+
+    request_id: int
+    prompt_tokens: int
+    max_tokens: int
+    temperature: float = 1.0  # the user's T; 0 means greedy
+    target_nats: float = 1.0  # entropy set-point H*
+    seed: int = 0
+    enabled: bool = True  # False returns the request to baseline control
+    one_sided: bool = False  # True: never raise T above the user's
+    first_token_slo_s: float = 10.0  # deadline for the first token, for slack
+    task_class: str = "unknown"
+
+    def __post_init__(self) -> None:
+        require(
+            self.prompt_tokens >= 1, "prompt_tokens must be >= 1", prompt_tokens=self.prompt_tokens
+        )
+        require(self.max_tokens >= 1, "max_tokens must be >= 1", max_tokens=self.max_tokens)
+        require(
+            math.isfinite(self.temperature) and self.temperature >= 0.0,
+            "temperature must be finite and >= 0",
+            temperature=self.temperature,
+        )
+        require(
+            math.isfinite(self.target_nats) and self.target_nats >= 0.0,
+            "target_nats must be finite and >= 0",
+            target_nats=self.target_nats,
+        )
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the request decodes by argmax."""
+        return self.temperature == 0.0
+
+    @property
+    def x_user(self) -> float:
+        """The user's ln T; 0 for greedy requests, whose temperature is not used."""
+        return 0.0 if self.greedy else math.log(self.temperature)
+
+
+@dataclass(slots=True)
+class Sequence:
+    """The mutable life of a request inside the loop; only the scheduler and the loop write it."""
+
+    request: Request
+    arrival_ns: int
+    status: Status = Status.WAITING
+    computed: int = 0  # tokens whose KV is in the pool
+    generated: int = 0  # tokens sampled so far
+    pages: list[int] = field(default_factory=list)
+    wait_since_ns: int = 0  # start of the current wait: arrival, or the end of a full quantum
+    quantum_used: int = 0  # tokens served since admission
+    preemptions: int = 0
+    finish_reason: str | None = None
+
+    @property
+    def known(self) -> int:
+        """Prompt plus generated tokens."""
+        return self.request.prompt_tokens + self.generated
+
+    @property
+    def pending(self) -> int:
+        """Known tokens whose KV is still to be computed; 1 in steady decode."""
+        return self.known - self.computed
+
+    @property
+    def decoding(self) -> bool:
+        """Whether the next row is a one-token decode step."""
+        return self.generated > 0 and self.pending == 1
+
+    def move(self, status: Status) -> None:
+        """Change status along an allowed arrow."""
+        if (self.status, status) not in TRANSITIONS:
+            raise RuntimeError(f"request {self.request.request_id}: {self.status} -> {status}")
+        self.status = status

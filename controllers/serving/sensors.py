@@ -1,0 +1,132 @@
+"""Host sensors of the macro law: entropy collapse per request, and what the rest would cost."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence as Seq
+
+import numpy as np
+
+from controllers.core import LoadSignal, require
+from controllers.serving.limits import EngineLimits
+from controllers.serving.request import Sequence
+from controllers.steplaw import StepLaw
+
+NS_PER_S = 1_000_000_000
+SLACK_SERVED_S = 1.0e6  # slack once the first token is out: no deadline is left
+
+
+class CollapseSensor:
+    """Shrunk mean of ``max(0, H_{t-1} - H_t)`` at T_cal, nats per token, per request.
+
+    ``(sum + prior*weight) / (n + weight)`` over the n differences seen; at n = 0 the prior. A
+    waiting request's value stands still, which is why a law that ranks by it alone starves.
+    """
+
+    def __init__(self, prior_nats: float, prior_weight: float) -> None:
+        require(
+            math.isfinite(prior_nats) and prior_nats >= 0.0,
+            "collapse_prior_nats must be finite and >= 0",
+            collapse_prior_nats=prior_nats,
+        )
+        require(
+            math.isfinite(prior_weight) and prior_weight >= 0.0,
+            "collapse_prior_weight must be finite and >= 0",
+            collapse_prior_weight=prior_weight,
+        )
+        self._prior = prior_nats
+        self._weight = prior_weight
+        self._seen: dict[int, tuple[float, float, int]] = {}  # last H, sum of collapses, count
+
+    def observe(self, request_id: int, h_cal: float) -> None:
+        """Take the entropy (nats, at T_cal) of one sampled row; non-finite ones are left out."""
+        if not math.isfinite(h_cal):
+            return
+        last, total, count = self._seen.get(request_id, (math.nan, 0.0, -1))
+        collapse = last - h_cal
+        self._seen[request_id] = (h_cal, total + collapse if collapse > 0.0 else total, count + 1)
+
+    def read(self, request_id: int) -> float:
+        """Return the shrunk mean, nats, >= 0."""
+        _, total, count = self._seen.get(request_id, (0.0, 0.0, 0))
+        if count == 0:
+            return self._prior
+        return (total + self._prior * self._weight) / (count + self._weight)
+
+    def forget(self, request_id: int) -> None:
+        """Drop a finished request; unknown ones are ignored."""
+        self._seen.pop(request_id, None)
+
+
+def load_signal(
+    sequences: Seq[Sequence],
+    now_ns: int,
+    *,
+    limits: EngineLimits,
+    step_law: StepLaw,
+    quantum_tokens: int | None,
+    collapse: CollapseSensor,
+) -> LoadSignal:
+    """Build the macro law's signals for ``sequences``, float32 ``[B]``; times relative, seconds.
+
+    Slack is the deadline of the first token minus age until that token is given, and
+    ``SLACK_SERVED_S`` after. The cost is in :func:`_cost_s`. True output lengths are never read.
+    """
+    table = np.array(
+        [
+            (
+                now_ns - s.arrival_ns,
+                now_ns - s.wait_since_ns,
+                s.computed,
+                s.generated,
+                s.request.prompt_tokens,
+                s.request.max_tokens,
+                len(s.pages),
+            )
+            for s in sequences
+        ],
+        dtype=np.int64,
+    ).T
+    age_ns, wait_ns, computed, generated, prompt, cap, held = table
+    slo_s = np.array([s.request.first_token_slo_s for s in sequences])
+    age_s = np.maximum(age_ns, 0) / NS_PER_S
+    needed = -(-(prompt + generated + 1) // limits.page_tokens)
+    columns = (
+        age_s,
+        np.maximum(wait_ns, 0) / NS_PER_S,
+        np.where(generated > 0, SLACK_SERVED_S, slo_s - age_s),
+        _cost_s(computed, prompt + generated, cap - generated, limits, step_law, quantum_tokens),
+        held,
+        np.maximum(needed - held, 0),
+        np.array([collapse.read(s.request.request_id) for s in sequences]),
+        generated / cap,
+    )
+    return LoadSignal(*(column.astype(np.float32) for column in columns))
+
+
+def _cost_s(
+    computed: np.ndarray,
+    known: np.ndarray,
+    remaining: np.ndarray,
+    limits: EngineLimits,
+    step_law: StepLaw,
+    quantum_tokens: int | None,
+) -> np.ndarray:
+    """Seconds to give each sequence its next quantum, float64 ``[B]``.
+
+    Recomputing or prefilling what is pending, as one step of its own, plus ``min(quantum,
+    max_tokens left)`` decode rows, each bearing 1/max_seqs of the intercept: the share it has in a
+    full batch, since the price of an empty one would hide what sequences differ in.
+    """
+    pending = known - computed
+    n_decode = remaining if quantum_tokens is None else np.minimum(remaining, quantum_tokens)
+    prefill = np.where(pending > 1, pending, 0)
+    none = np.zeros_like(prefill)
+    alone_s = step_law.step_s(none, none, prefill, prefill * (2 * computed + prefill))
+    context = known + n_decode / 2
+    row_s = (
+        step_law.base_s / limits.max_seqs
+        + step_law.per_decode_s
+        + step_law.per_kv_token_s * context
+    )
+    return np.where(prefill > 0, alone_s, 0.0) + n_decode * row_s

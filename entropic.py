@@ -1,0 +1,39 @@
+"""The command line: mounts one typer app per package."""
+
+from __future__ import annotations
+
+import typer
+
+from traces.console import quiet_libraries
+
+app = typer.Typer(
+    name="entropic",
+    help="Entropy as the control signal of LLM inference: simulate, run live, compare.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+
+def _mount() -> None:
+    from backend.commands import app as live
+    from reports.commands import app as reported
+    from reports.live_commands import app as studied
+    from reports.parity_commands import app as parity
+    from simulator.commands import app as simulated
+    from traces.commands import app as trace
+
+    for part in (reported, simulated, live, parity, studied):
+        app.add_typer(part)
+    app.add_typer(trace, name="trace")
+
+
+def main() -> None:
+    """Run the command line."""
+    quiet_libraries()
+    _mount()
+    app()
+
+
+if __name__ == "__main__":
+    main()

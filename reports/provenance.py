@@ -1,0 +1,49 @@
+"""Where a page's numbers come from: command, seeds, versions, trace, device, commit."""
+
+from __future__ import annotations
+
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+from reports.studies.ablation import Ablation
+from traces.console import package_versions
+
+LIBRARIES = ("entropic-time", "numpy", "scipy", "simpy", "pyarrow", "matplotlib", "torch")
+
+
+def provenance(ablation: Ablation) -> dict[str, str]:
+    """Return what a reader needs to get the same page again, as labelled lines."""
+    scenario, seeds = ablation.scenario, ablation.seeds
+    profile = scenario.profile
+    law = ", ".join(f"{name} {value:.4g}" for name, value in profile.step_law.items())
+    return {
+        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "seeds": f"{seeds[0]} to {seeds[-1]}",
+        "trace": f"{scenario.trace.path.name}, sha256 {scenario.trace.sha256}",
+        "recorded by": str(scenario.trace.metadata["command"]),
+        "model": f"{scenario.trace.metadata['model']}, weights sha256 "
+        f"{scenario.trace.metadata['weights_sha256']}",
+        "device": f"{profile.device}; {profile.backend}, {profile.dtype}",
+        "device measured": f"{profile.created}, commit {profile.commit}",
+        "step law": law,
+        "limits": ", ".join(f"{name} {n}" for name, n in scenario.limits.to_json().items()),
+        "versions": ", ".join(f"{k} {v}" for k, v in package_versions(*LIBRARIES).items()),
+        "commit": commit(),
+    }
+
+
+def commit() -> str:
+    """Return the commit this code stands at, marked where files differ; unknown without git."""
+    try:
+        done = subprocess.run(
+            ["git", "describe", "--always", "--dirty"],
+            capture_output=True,
+            text=True,
+            cwd=Path(__file__).parent,
+            check=False,
+        )
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"

@@ -1,0 +1,95 @@
+"""What a command assumes when the user says nothing, each derived from the trace and the
+profile.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controllers.core import require
+from controllers.serving.limits import EngineLimits
+from controllers.steplaw import StepLaw
+from traces.profile import Profile
+
+if TYPE_CHECKING:
+    from traces.store import Trace
+
+DATA = Path(__file__).parent.parent / "traces" / "data"
+TRACE = DATA / "smollm2_recorded.parquet"
+PROFILE = DATA / "profile_cpu_smollm2.json"
+
+UTILISATION = 0.75  # of capacity: loaded, with queues that come and go, and stable
+HEAD_DIM = 64  # elements of one KV head: SmolLM2, the Llama 3 1B, Qwen2 .5B; the trace has no field
+BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
+TTFT_SLACK = 3.0  # SLO: so many times the longest recorded prompt's prefill on an idle server
+TPOT_SLACK = 3.0  # SLO: so many times a dense decode step of a full batch
+
+
+def limits_for(
+    profile: Profile,
+    page_tokens: int,
+    *,
+    max_seqs: int | None = None,
+    token_budget: int | None = None,
+    pages: int | None = None,
+) -> EngineLimits:
+    """Return the profile's engine limits with pages of the trace's size, and the user's changes.
+
+    A pool counted in the profile's pages becomes as many of ours as hold the same tokens.
+    """
+    known = EngineLimits.from_json(profile.limits)
+    return EngineLimits(
+        max_seqs=known.max_seqs if max_seqs is None else max_seqs,
+        token_budget=known.token_budget if token_budget is None else token_budget,
+        n_pages=known.n_pages * known.page_tokens // page_tokens if pages is None else pages,
+        max_context=known.max_context,
+        page_tokens=page_tokens,
+    )
+
+
+def bytes_per_page_unit(dtype: str, page_tokens: int, head_dim: int = HEAD_DIM) -> int:
+    """Return the bytes of one page of one layer and KV head: keys and values."""
+    require(dtype in BYTES_OF, f"profile dtype must be one of {sorted(BYTES_OF)}", dtype=dtype)
+    require(head_dim >= 1, "head_dim must be >= 1", head_dim=head_dim)
+    return 2 * page_tokens * head_dim * BYTES_OF[dtype]
+
+
+def capacity_per_s(trace: Trace, law: StepLaw, limits: EngineLimits) -> float:
+    """Return the requests per second that one replica finishes with a full dense batch.
+
+    One over the mean request's share of a full batch's time: its decode rows, a batch-th of each
+    step's fixed cost, the KV it reads, and its prompt. Below capacity batches are smaller and each
+    token dearer, so a server at 75 % of it is busy for more than 75 % of the time.
+    """
+    prompt = np.array([r.prompt_tokens for r in trace.requests], np.float64)
+    output = np.array([r.output_tokens for r in trace.requests], np.float64)
+    batch = min(limits.max_seqs, max(1.0, limits.n_pages / _mean_pages(prompt, output, limits)))
+    kv_read = output * prompt + output * (output + 1.0) / 2.0
+    seconds = (
+        output * (law.base_s / batch + law.per_decode_s)
+        + law.per_kv_token_s * kv_read
+        + law.per_prompt_token_s * prompt
+        + law.per_prompt_square_s * prompt**2
+    )
+    require(float(seconds.mean()) > 0.0, "the step law must cost something", step_law=law)
+    return 1.0 / float(seconds.mean())
+
+
+def ttft_slo_s(trace: Trace, law: StepLaw) -> float:
+    """Return the default deadline of the first token, seconds."""
+    longest = max(r.prompt_tokens for r in trace.requests)
+    return TTFT_SLACK * law.step_s(0, 0, longest, longest * longest)
+
+
+def tpot_slo_s(trace: Trace, law: StepLaw, limits: EngineLimits) -> float:
+    """Return the default bound on the time per output token, seconds."""
+    contexts = [r.prompt_tokens + r.output_tokens / 2 for r in trace.requests]
+    kv_tokens = limits.max_seqs * float(np.mean(contexts))
+    return TPOT_SLACK * law.step_s(limits.max_seqs, kv_tokens, 0, 0)
+
+
+def _mean_pages(prompt: np.ndarray, output: np.ndarray, limits: EngineLimits) -> float:
+    return float(np.mean((prompt + output) / limits.page_tokens)) + 0.5

@@ -1,0 +1,217 @@
+"""A scenario: everything about a simulated run but its preset and its seed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controllers.core import require
+from controllers.presets import Preset
+from controllers.serving.limits import EngineLimits
+from controllers.serving.metrics import Metric, summarise
+from controllers.temperature import X_MAX, X_MIN
+from simulator import defaults
+from simulator.cluster import Progress, RouterName
+from simulator.model import TraceModel
+from simulator.residual import Residual
+from simulator.run import ClusterConfig, SimulationResult, run_workload
+from simulator.workload import Asking, Workload, poisson_workload, workload_at
+from traces.arrivals import Arrivals, rescaled
+from traces.profile import Profile
+
+if TYPE_CHECKING:
+    from traces.store import Trace
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scenario:
+    """Trace, machine, load and service levels; equal scenarios, presets and seeds run alike."""
+
+    trace: Trace
+    profile: Profile
+    limits: EngineLimits
+    bytes_per_page_unit: int
+    rate_per_s: float
+    n_requests: int
+    ttft_slo_s: float
+    tpot_slo_s: float
+    asking: Asking
+    replicas: int = 1
+    router: RouterName = "round_robin"
+    arrivals: Arrivals | None = None  # recorded times; None: Poisson
+    model: TraceModel = field(repr=False)
+
+    def __post_init__(self) -> None:
+        for name in ("rate_per_s", "ttft_slo_s", "tpot_slo_s"):
+            value = getattr(self, name)
+            require(
+                math.isfinite(value) and value > 0.0,
+                f"{name} must be finite and > 0",
+                **{name: value},
+            )
+        for name in ("n_requests", "replicas", "bytes_per_page_unit"):
+            value = getattr(self, name)
+            require(value >= 1, f"{name} must be >= 1", **{name: value})
+        longest = max(r.prompt_tokens + self._cap(r.task_class) for r in self.trace.requests)
+        needed = self.limits.pages_for(longest)
+        require(
+            needed <= self.limits.n_pages,
+            f"pages must hold the longest request, {longest} tokens = {needed} pages",
+            pages=self.limits.n_pages,
+        )
+
+    def at(self, rate_per_s: float) -> Scenario:
+        """Return the scenario at another arrival rate."""
+        return replace(self, rate_per_s=rate_per_s)
+
+    def workload(self, seed: int) -> Workload:
+        """Return who asks for what, and when; the same for every preset."""
+        if self.arrivals is None:
+            return poisson_workload(
+                self.trace,
+                rate_per_s=self.rate_per_s,
+                n_requests=self.n_requests,
+                seed=seed,
+                asking=self.asking,
+            )
+        times_s = self.arrivals.times_s[: self.n_requests]
+        return workload_at(self.trace, times_s=times_s, seed=seed, asking=self.asking)
+
+    def to_json(self) -> dict[str, object]:
+        """Return what a reader needs to run it again."""
+        return {
+            "trace": self.trace.path.name,
+            "trace_sha256": self.trace.sha256,
+            "traced_model": self.trace.metadata["model"],
+            "planned_model": self.profile.model,
+            "profile_device": self.profile.device,
+            "profile_created": self.profile.created,
+            "step_law": dict(self.profile.step_law),
+            "limits": self.limits.to_json(),
+            "bytes_per_page_unit": self.bytes_per_page_unit,
+            "arrivals": "poisson" if self.arrivals is None else self.arrivals.source,
+            "rate_per_s": self.rate_per_s,
+            "requests": self.n_requests,
+            "replicas": self.replicas,
+            "router": self.router,
+            "target_nats": self.asking.target_nats,
+            "ttft_slo_s": self.ttft_slo_s,
+            "tpot_slo_s": self.tpot_slo_s,
+        }
+
+    def _cap(self, task_class: str) -> int:
+        """Return the class's ``max_tokens``, as the workload sets it."""
+        if self.asking.max_tokens is not None:
+            return self.asking.max_tokens
+        return max(r.output_tokens for r in self.trace.requests if r.task_class == task_class)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One preset and seed of a scenario."""
+
+    preset: str
+    seed: int
+    metrics: Mapping[str, Metric]
+    result: SimulationResult
+
+
+def build(
+    trace: Trace,
+    profile: Profile,
+    *,
+    rate_per_s: float | None = None,
+    n_requests: int | None = None,
+    replicas: int = 1,
+    router: RouterName = "round_robin",
+    arrivals: Arrivals | None = None,
+    max_seqs: int | None = None,
+    token_budget: int | None = None,
+    pages: int | None = None,
+    head_dim: int = defaults.HEAD_DIM,
+    target_nats: float = 1.0,
+    ttft_slo_s: float | None = None,
+    tpot_slo_s: float | None = None,
+) -> Scenario:
+    """Return a scenario; what is None is derived from the trace and the profile.
+
+    By default every recorded request is served once per run, at ``UTILISATION`` of the capacity of
+    the replicas; recorded arrival times keep their own rate, and are rescaled to one that is given.
+    """
+    require(len(trace.requests) >= 1, "the trace needs a request", requests=len(trace.requests))
+    law = profile.law
+    limits = defaults.limits_for(
+        profile,
+        trace.metadata["page_tokens"],
+        max_seqs=max_seqs,
+        token_budget=token_budget,
+        pages=pages,
+    )
+    if rate_per_s is not None:
+        require(math.isfinite(rate_per_s) and rate_per_s > 0.0, "rate must be > 0", rate=rate_per_s)
+    if n_requests is not None:
+        require(n_requests >= 1, "requests must be >= 1", requests=n_requests)
+    require(replicas >= 1, "replicas must be >= 1", replicas=replicas)
+    answering = sum(r.output_tokens >= 1 for r in trace.requests)
+    if arrivals is not None:
+        arrivals = arrivals if rate_per_s is None else rescaled(arrivals, rate_per_s)
+        rate = arrivals.rate_per_s
+        wanted = min(len(arrivals), len(arrivals) if n_requests is None else n_requests)
+    else:
+        capacity = replicas * defaults.capacity_per_s(trace, law, limits)
+        rate = defaults.UTILISATION * capacity if rate_per_s is None else rate_per_s
+        wanted = answering if n_requests is None else n_requests
+    deadline = defaults.ttft_slo_s(trace, law) if ttft_slo_s is None else ttft_slo_s
+    return Scenario(
+        trace=trace,
+        profile=profile,
+        limits=limits,
+        bytes_per_page_unit=defaults.bytes_per_page_unit(
+            profile.dtype, limits.page_tokens, head_dim
+        ),
+        rate_per_s=rate,
+        n_requests=wanted,
+        ttft_slo_s=deadline,
+        tpot_slo_s=defaults.tpot_slo_s(trace, law, limits) if tpot_slo_s is None else tpot_slo_s,
+        asking=Asking(target_nats=target_nats, first_token_slo_s=deadline),
+        replicas=replicas,
+        router=router,
+        arrivals=arrivals,
+        model=TraceModel.of(trace),
+    )
+
+
+def run(scenario: Scenario, preset: Preset, seed: int, *, progress: Progress | None = None) -> Run:
+    """Serve the scenario's workload under ``preset``; equal arguments give equal results."""
+    config = ClusterConfig(
+        preset=preset,
+        limits=scenario.limits,
+        step_law=scenario.profile.law,
+        bytes_per_page_unit=scenario.bytes_per_page_unit,
+        replicas=scenario.replicas,
+        router=scenario.router,
+        seed=seed,
+    )
+    residual = Residual.fit(scenario.trace, seed=seed)
+    result = run_workload(
+        scenario.model, residual, scenario.workload(seed), config, progress=progress
+    )
+    metrics = summarise(
+        result.ledger,
+        step_law=config.step_law,
+        bytes_per_page_unit=config.bytes_per_page_unit,
+        ttft_slo_s=scenario.ttft_slo_s,
+        tpot_slo_s=scenario.tpot_slo_s,
+        x_min=X_MIN,
+        x_max=X_MAX,
+    )
+    return Run(preset=preset.name, seed=seed, metrics=metrics, result=result)
+
+
+def generated_tokens(run: Run) -> int:
+    """Return the tokens a run generated."""
+    return int(np.sum(run.result.ledger.requests["tokens"]))

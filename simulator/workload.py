@@ -1,0 +1,161 @@
+"""Who asks for what, and when: requests drawn from a trace, times from a process or a recording."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from controllers.core import require
+from controllers.serving.request import Request
+
+if TYPE_CHECKING:
+    from traces.header import RecordedRequest
+    from traces.store import Trace
+
+NS_PER_S = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Arrival:
+    """One request on its way to the cluster; what only the executor may know is beside it."""
+
+    request: Request
+    arrival_ns: int
+    trace_index: int  # the recorded request that answers for it
+    output_tokens: int | None = None  # true length; None: as recorded
+    cancel_ns: int | None = None  # when the user gives up
+
+    def __post_init__(self) -> None:
+        require(self.arrival_ns >= 0, "arrival_ns must be >= 0", arrival_ns=self.arrival_ns)
+        require(
+            self.cancel_ns is None or self.cancel_ns >= self.arrival_ns,
+            f"cancel_ns must be >= arrival_ns = {self.arrival_ns}",
+            cancel_ns=self.cancel_ns,
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """Arrivals in time order, and what had to be left out."""
+
+    arrivals: tuple[Arrival, ...]
+    empty_recordings: int = 0  # recorded requests without a token, never drawn
+
+    def __post_init__(self) -> None:
+        times = [arrival.arrival_ns for arrival in self.arrivals]
+        require(times == sorted(times), "arrivals must be in time order", arrivals=len(times))
+        ids = {arrival.request.request_id for arrival in self.arrivals}
+        require(len(ids) == len(times), "request ids must be distinct", requests=len(times))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Asking:
+    """What every request of a workload asks for, beyond its recording."""
+
+    target_nats: float = 1.0
+    max_tokens: int | None = None  # None: the longest recorded output of the request's class
+    first_token_slo_s: float = 10.0
+    one_sided: bool = False
+    enabled: bool = True
+    cancel_share: float = 0.0  # share of requests whose user gives up
+    patience_s: float = 1.0  # mean of the exponential time to giving up
+
+    def __post_init__(self) -> None:
+        require(
+            self.max_tokens is None or self.max_tokens >= 1,
+            "max_tokens must be >= 1",
+            max_tokens=self.max_tokens,
+        )
+        require(
+            0.0 <= self.cancel_share <= 1.0,
+            "cancel_share must lie in [0, 1]",
+            got=self.cancel_share,
+        )
+        require(
+            math.isfinite(self.patience_s) and self.patience_s > 0.0,
+            "patience_s must be finite and > 0",
+            patience_s=self.patience_s,
+        )
+
+
+def poisson_workload(
+    trace: Trace, *, rate_per_s: float, n_requests: int, seed: int, asking: Asking | None = None
+) -> Workload:
+    """Return ``n_requests`` at Poisson times; requests and gaps come from separate streams.
+
+    Equal seeds give the same requests in the same order at every rate, and gaps that scale with
+    it: common random numbers.
+    """
+    require(
+        math.isfinite(rate_per_s) and rate_per_s > 0.0,
+        "rate_per_s must be finite and > 0",
+        rate_per_s=rate_per_s,
+    )
+    require(n_requests >= 1, "n_requests must be >= 1", n_requests=n_requests)
+    gaps = _stream(seed, 0).standard_exponential(n_requests) / rate_per_s
+    return workload_at(trace, times_s=np.cumsum(gaps), seed=seed, asking=asking)
+
+
+def workload_at(
+    trace: Trace, *, times_s: np.ndarray, seed: int, asking: Asking | None = None
+) -> Workload:
+    """Return one request per time in ``times_s``, seconds, ascending (an ``Arrivals.times_s``).
+
+    Only times are taken from a recording of arrivals. The recorded requests are dealt like cards:
+    a fresh seeded shuffle each time the deck runs out, so that none is served twice before all
+    have been served once, and short runs still hold the recording's mix.
+    """
+    asking = Asking() if asking is None else asking
+    deck = [i for i, record in enumerate(trace.requests) if record.output_tokens >= 1]
+    require(len(deck) >= 1, "the trace needs a request with a token", requests=len(trace.requests))
+    shuffle, giving_up = _stream(seed, 1), _stream(seed, 2)
+    longest = _longest_by_class(trace.requests)
+    times_ns = np.rint(np.asarray(times_s, np.float64) * NS_PER_S).astype(np.int64).tolist()
+    patience = giving_up.standard_exponential(len(times_ns)) * asking.patience_s
+    gives_up = giving_up.random(len(times_ns)) < asking.cancel_share
+    order: list[int] = []
+    while len(order) < len(times_ns):
+        order.extend(shuffle.permutation(deck).tolist())
+    arrivals = []
+    for request_id, when_ns in enumerate(times_ns):
+        record = trace.requests[order[request_id]]
+        cap = longest[record.task_class] if asking.max_tokens is None else asking.max_tokens
+        gone_ns = when_ns + round(patience[request_id] * NS_PER_S)
+        arrivals.append(
+            Arrival(
+                request=_request(request_id, record, cap, asking),
+                arrival_ns=when_ns,
+                trace_index=record.request,
+                cancel_ns=gone_ns if gives_up[request_id] else None,
+            )
+        )
+    return Workload(arrivals=tuple(arrivals), empty_recordings=len(trace.requests) - len(deck))
+
+
+def _stream(seed: int, source: int) -> np.random.Generator:
+    return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(source,)))
+
+
+def _longest_by_class(records: tuple[RecordedRequest, ...]) -> dict[str, int]:
+    longest: dict[str, int] = {}
+    for record in records:
+        longest[record.task_class] = max(longest.get(record.task_class, 1), record.output_tokens)
+    return longest
+
+
+def _request(request_id: int, record: RecordedRequest, cap: int, asking: Asking) -> Request:
+    return Request(
+        request_id=request_id,
+        prompt_tokens=record.prompt_tokens,
+        max_tokens=cap,
+        temperature=record.temperature,
+        target_nats=asking.target_nats,
+        seed=record.seed,
+        enabled=asking.enabled,
+        one_sided=asking.one_sided,
+        first_token_slo_s=asking.first_token_slo_s,
+        task_class=record.task_class,
+    )

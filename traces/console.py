@@ -1,0 +1,98 @@
+"""What every command shares: results on stdout, diagnostics on stderr, one-line errors, exit codes.
+
+Exit codes: 0 done, 1 a checked property failed, 2 bad input.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import json
+import logging
+import platform
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ParamSpec, TypeVar
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+FAILED, BAD_INPUT = 1, 2
+
+
+def guarded(command: Callable[P, R]) -> Callable[P, R]:
+    """Turn ``ValueError`` and ``OSError`` of a command into one line on stderr and exit code 2."""
+
+    @functools.wraps(command)
+    def run(*args: P.args, **kwargs: P.kwargs) -> R:
+        try:
+            return command(*args, **kwargs)
+        except (ValueError, OSError) as error:
+            if isinstance(error, BrokenPipeError):
+                raise
+            message = " ".join(str(error).split()) or type(error).__name__
+            sys.stderr.write(f"error: {message}\n")
+            raise SystemExit(BAD_INPUT) from None
+
+    return run
+
+
+def emit_json(command: str, *, seed: int | None, config: dict[str, Any], **payload: Any) -> None:
+    """Print one JSON object: command, version, seed, config, and ``metrics`` or ``rows``."""
+    version = importlib.metadata.version("entropic-time")
+    document = {"command": command, "version": version, "seed": seed, "config": config, **payload}
+    sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def note(text: str) -> None:
+    """Write one line of diagnostics to stderr."""
+    sys.stderr.write(text + "\n")
+    sys.stderr.flush()
+
+
+@contextmanager
+def progress(title: str) -> Iterator[Callable[[int, int], None]]:
+    """Yield ``update(done, total)`` drawing a bar on stderr; silent when stderr is not a terminal.
+
+    Without a terminal a line is written at each tenth, so that logs show life.
+    """
+    from rich.console import Console
+    from rich.progress import Progress
+
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield _tenths(title)
+        return
+    with Progress(console=console, transient=True) as bar:
+        task = bar.add_task(title, total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _tenths(title: str) -> Callable[[int, int], None]:
+    seen = -1
+
+    def update(done: int, total: int) -> None:
+        nonlocal seen
+        tenth = 10 * done // max(total, 1)
+        if tenth > seen:
+            seen = tenth
+            note(f"{title}: {done}/{total}")
+
+    return update
+
+
+def quiet_libraries() -> None:
+    """Keep library chatter off the terminal; our own logs go to stderr."""
+    logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+
+
+def package_versions(*names: str) -> dict[str, str]:
+    """Return installed versions of ``names``, and Python's."""
+    found = {"python": platform.python_version()}
+    for name in names:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
