@@ -1,5 +1,4 @@
-"""Our attention, registered with transformers: paged, flattened to ``[1, tokens]``, sparse on
-decode.
+"""Our attention for transformers: paged, flattened to ``[1, tokens]``, sparse on decode.
 
 A step's sequences lie one behind the other on the token axis. ``StepInputs`` travels as a keyword
 argument through the model's forward, so no module-level context is needed.
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from backend.cache import PagedCache
+from backend.cache import PagedCache, Touched
 from kernels.page_select.naive import Pins, estimate_mass, select_pages
 from kernels.paged_decode.naive import decode_dense, decode_pages, prefill
 
@@ -33,10 +32,11 @@ class Span:
     extent: int | None  # first page when the pages are consecutive
     counts: Tensor  # float [pages]: tokens in each page
     coverage: float
+    samples: bool  # whether its last token's logits are sampled
 
 
 class PageObserver(Protocol):
-    """Whoever wants to see the attention of dense decode rows (the recorder)."""
+    """Whoever wants to see the attention of dense, sampled one-token rows (the recorder)."""
 
     def pages(self, layer: int, span: Span, weights: Tensor, estimate: Tensor, pins: Pins) -> None:
         """Receive exact weights ``[Hkv, G, L]`` and estimated page mass ``[Hkv, n]``."""
@@ -50,8 +50,8 @@ class StepInputs:
     cache: PagedCache
     spans: list[Span]
     slots: Tensor  # integer [N]: where each token's K and V go
+    touched: Touched
     pins: Pins
-    statistics: bool = True  # False: a what-if pass whose K and V a real pass overwrites
     observer: PageObserver | None = None
     page_units_read: int = 0
     page_units_dense: int = 0
@@ -66,14 +66,16 @@ def paged_attention(
     *,
     scaling: float,
     step: StepInputs,
+    softcap: float | None = None,
+    s_aux: Tensor | None = None,
     **_: Any,
 ) -> tuple[Tensor, None]:
-    """Attend every sequence of a step; ``query [1, Hq, N, D]``, ``key``/``value [1, Hkv, N,
-    D]``.
-    """
+    """Attend every sequence of a step; query ``[1, Hq, N, D]``, key, value ``[1, Hkv, N, D]``."""
+    if softcap is not None or s_aux is not None:
+        raise ValueError("model: attention with capped logits or learned sinks is not supported")
     del attention_mask  # causality is in the spans
     layer, kv_heads = module.layer_idx, key.shape[1]
-    step.cache.write(layer, key[0], value[0], step.slots, statistics=step.statistics)
+    step.cache.write(layer, key[0], value[0], step.slots, step.touched)
     out = torch.empty_like(query[0])  # [Hq, N, D]
     for span in step.spans:
         q = query[0, :, span.first : span.first + span.n]
@@ -93,7 +95,7 @@ def _decode(step: StepInputs, layer: int, span: Span, q: Tensor, scaling: float)
         step.page_units_read += kv_heads * n
         k, v = step.cache.read(layer, span.pages, span.extent, span.length)
         out, weights = decode_dense(q, k, v, scaling)
-        if step.observer is not None:
+        if step.observer is not None and span.samples:
             estimate = _estimate(step.cache, layer, span, q, scaling)
             step.observer.pages(layer, span, weights, estimate, step.pins)
         return out
@@ -106,7 +108,7 @@ def _decode(step: StepInputs, layer: int, span: Span, q: Tensor, scaling: float)
 
 
 def _estimate(cache: PagedCache, layer: int, span: Span, q: Tensor, scaling: float) -> Tensor:
-    mean, var = cache.page_moments(layer, span.pages, span.counts)
+    mean, var = cache.page_moments(layer, span.pages, span.extent)
     return estimate_mass(q, mean, var, span.counts, scaling)
 
 

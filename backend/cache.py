@@ -6,12 +6,22 @@ token positions in every layer and head. K and V are ``[layers, Hkv, slots, D]``
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor
 
 
+@dataclass(frozen=True, slots=True)
+class Touched:
+    """The pages a step writes into, once each, and how many tokens they then hold."""
+
+    pages: Tensor  # integer [n]
+    counts: Tensor  # float [n]
+
+
 class PagedCache:
-    """KV storage and, per page, the running sum and sum of squares of its keys."""
+    """KV storage and, per page, mean and variance of its keys, kept up to date token by token."""
 
     def __init__(
         self,
@@ -30,6 +40,8 @@ class PagedCache:
         self.v = torch.zeros_like(self.k)
         self.k_sum = torch.zeros(layers, kv_heads, n_pages, head_dim, dtype=dtype)
         self.k_square = torch.zeros_like(self.k_sum)
+        self.k_mean = torch.zeros_like(self.k_sum)
+        self.k_var = torch.zeros_like(self.k_sum)
 
     def open_pages(self, pages: Tensor) -> None:
         """Clear pages that are about to receive their first token (integer ``[n]``).
@@ -45,16 +57,18 @@ class PagedCache:
         self.k_sum[:, :, pages] = 0.0
         self.k_square[:, :, pages] = 0.0
 
-    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor, *, statistics: bool) -> None:
-        """Store keys and values ``[Hkv, N, D]`` at ``slots [N]``; update page statistics once
-        each.
-        """
+    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor, touched: Touched) -> None:
+        """Store keys and values ``[Hkv, N, D]`` at ``slots [N]``; update their pages' moments."""
         self.k[layer].index_copy_(1, slots, k)
         self.v[layer].index_copy_(1, slots, v)
-        if statistics:
-            pages = torch.div(slots, self.page_tokens, rounding_mode="floor")
-            self.k_sum[layer].index_add_(1, pages, k)
-            self.k_square[layer].index_add_(1, pages, k.square())
+        owner = torch.div(slots, self.page_tokens, rounding_mode="floor")
+        self.k_sum[layer].index_add_(1, owner, k)
+        self.k_square[layer].index_add_(1, owner, k.square())
+        weight = touched.counts.reciprocal()[:, None]
+        mean = self.k_sum[layer].index_select(1, touched.pages) * weight
+        square = self.k_square[layer].index_select(1, touched.pages) * weight
+        self.k_mean[layer].index_copy_(1, touched.pages, mean)
+        self.k_var[layer].index_copy_(1, touched.pages, square - mean.square())
 
     def read(
         self, layer: int, pages: Tensor, extent: int | None, length: int
@@ -75,9 +89,9 @@ class PagedCache:
         k, v = (store[layer].unflatten(1, (-1, self.page_tokens)) for store in (self.k, self.v))
         return k, v
 
-    def page_moments(self, layer: int, pages: Tensor, counts: Tensor) -> tuple[Tensor, Tensor]:
+    def page_moments(self, layer: int, pages: Tensor, extent: int | None) -> tuple[Tensor, Tensor]:
         """Return mean and variance of the keys of ``pages``, ``[Hkv, n, D]`` each."""
-        weight = counts.reciprocal()[:, None]
-        mean = self.k_sum[layer].index_select(1, pages) * weight
-        var = self.k_square[layer].index_select(1, pages) * weight - mean.square()
-        return mean, var
+        if extent is not None:
+            last = extent + len(pages)
+            return self.k_mean[layer, :, extent:last], self.k_var[layer, :, extent:last]
+        return self.k_mean[layer].index_select(1, pages), self.k_var[layer].index_select(1, pages)

@@ -18,7 +18,7 @@ from backend.recording import RecordingPlan, record
 from backend.setup import default_limits, default_step_law, make_request, page_unit_bytes
 from controllers.presets import Preset, get_preset, shadowed
 from controllers.serving.messages import Plan, Result
-from controllers.serving.metrics import summarise
+from controllers.serving.metrics import Metric, summarise
 from controllers.steplaw import StepLaw
 from kernels.page_select.naive import Pins
 from traces.profile import Profile
@@ -41,7 +41,7 @@ def generate_texts(
     shadow: bool = False,
     n_pages: int | None = None,
     progress: Progress | None = None,
-) -> tuple[list[dict[str, object]], dict[str, object]]:
+) -> tuple[list[dict[str, object]], dict[str, Metric]]:
     """Generate one reply per text; return a row per request and the run's metrics.
 
     With ``shadow`` the requests run under ``baseline`` and the rows also say what mean temperature

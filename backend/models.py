@@ -153,7 +153,7 @@ def weights_digest(folder: Path) -> str:
     hashes = {path.name: sha256_file(path) for path in files}
     record = folder / PROVENANCE
     if record.is_file():
-        for name, expected in json.loads(record.read_text())["files"].items():
+        for name, expected in _recorded_hashes(record).items():
             if hashes.get(name) != expected:
                 found = hashes.get(name, "absent")[:12]
                 raise ModelError(
@@ -165,10 +165,21 @@ def weights_digest(folder: Path) -> str:
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
 
 
+def _recorded_hashes(record: Path) -> dict[str, str]:
+    try:
+        return dict(json.loads(record.read_text())["files"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ModelError(
+            f"model file {record}: not a provenance record ({_first_line(error)}); "
+            "delete the folder to convert it again"
+        ) from None
+
+
 def load(
     model: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> LoadedModel:
     """Load the default model, a folder, or a hub id, with our attention; raise ``ModelError``."""
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
@@ -184,14 +195,20 @@ def load(
         raise ModelError(f"model {model!r}: neither a folder nor a hub id like owner/name")
     digest = weights_digest(Path(place)) if Path(place).is_dir() else "hub"
     try:
-        network = AutoModelForCausalLM.from_pretrained(
+        network: Any = AutoModelForCausalLM.from_pretrained(
             place, dtype=dtype, attn_implementation=ATTENTION
         )
         tokenizer = AutoTokenizer.from_pretrained(place)
-    except (OSError, ValueError, KeyError, RuntimeError) as error:
-        raise ModelError(
-            f"model {model or DEFAULT_NAME}: {str(error).strip().splitlines()[0]}"
-        ) from None
+    except (
+        OSError,
+        ValueError,
+        LookupError,
+        TypeError,
+        AttributeError,
+        RuntimeError,
+        SafetensorError,
+    ) as error:  # damaged files raise any of these
+        raise ModelError(f"model {model or DEFAULT_NAME}: {_first_line(error)}") from None
     network = network.eval()
     network.to(device)
     return _describe(network, tokenizer, model or DEFAULT_NAME, digest)
@@ -209,13 +226,23 @@ def _describe(network: Any, tokenizer: Any, name: str, digest: str) -> LoadedMod
         tokenizer=tokenizer,
         name=Path(name).name,
         weights_sha256=digest,
-        max_context=config.max_position_embeddings,
+        max_context=_max_context(config),
         layers=config.num_hidden_layers,
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
         stop_ids=frozenset(stops),
     )
+
+
+def _max_context(config: Any) -> int:
+    """Return the tokens a request may have: up to its window, a sliding one sees everything."""
+    window = getattr(config, "sliding_window", None)
+    return min(config.max_position_embeddings, window or config.max_position_embeddings)
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def main() -> None:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 class WhatIf:
     """Which tokens get what-if passes."""
 
-    every: int = 16  # generated tokens between samples
+    every: int = 17  # generated tokens between samples; prime to the page size
     min_context: int = 512  # below this pruning has nothing to drop
 
     def wants(self, row: Row, generated: int) -> bool:

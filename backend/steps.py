@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from backend.attention import PageObserver, Span, StepInputs
-from backend.cache import PagedCache
+from backend.cache import PagedCache, Touched
 from controllers.serving.messages import Row
 from kernels.page_select.naive import Pins
 
@@ -19,11 +19,11 @@ def prepare(
     cache: PagedCache,
     pins: Pins,
     *,
-    statistics: bool = True,
     observer: PageObserver | None = None,
 ) -> StepInputs:
     """Lay the rows of a step on one token axis and open the pages they begin."""
     spans, slots, opened, first = [], [], [], 0
+    touched, counts = [], []
     size = cache.page_tokens
     for row in rows:
         table = pages[row.request_id]
@@ -31,19 +31,18 @@ def prepare(
         spans.append(span)
         position = torch.arange(row.start, span.length)
         slots.append(span.pages[position // size] * size + position % size)
-        begun = range(
-            -(-row.start // size), len(span.pages)
-        )  # pages whose first token is in this row
-        opened.extend(table[index] for index in begun)
+        # Pages whose first token is in this row start empty.
+        opened.extend(table[-(-row.start // size) : len(span.pages)])
+        touched.append(span.pages[row.start // size :])
+        counts.append(span.counts[row.start // size :])
         first += row.n_tokens
-    if statistics:
-        cache.open_pages(torch.tensor(opened, dtype=torch.long))
+    cache.open_pages(torch.tensor(opened, dtype=torch.long))
     return StepInputs(
         cache=cache,
         spans=spans,
         slots=torch.cat(slots),
+        touched=Touched(torch.cat(touched), torch.cat(counts)),
         pins=pins,
-        statistics=statistics,
         observer=observer,
     )
 
@@ -63,20 +62,18 @@ def _span(row: Row, table: list[int], first: int, size: int) -> Span:
         extent=used[0] if consecutive else None,
         counts=counts,
         coverage=row.coverage,
+        samples=row.samples,
     )
 
 
 def forward(model: object, tokens: list[int], rows: Sequence[Row], step: StepInputs) -> Tensor:
-    """Run the model over a prepared step and return logits of each sampled row, float32 ``[S,
-    n]``.
-    """
+    """Run the model over a prepared step; return logits of each sampled row, float32 ``[S, n]``."""
     positions = torch.cat([torch.arange(row.start, row.start + row.n_tokens) for row in rows])
     last = [
         span.first + span.n - 1 for row, span in zip(rows, step.spans, strict=True) if row.samples
     ]
-    keep = torch.tensor(
-        last or [0], dtype=torch.long
-    )  # a step without samples still fills the cache
+    # A step without samples still fills the cache.
+    keep = torch.tensor(last or [0], dtype=torch.long)
     out = model(  # type: ignore[operator]  # a transformers model; typed loosely there
         input_ids=torch.tensor(tokens, dtype=torch.long)[None],
         position_ids=positions[None],

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from reports.page import render
+from reports.parts import Evidence
 from reports.provenance import provenance
-from reports.sections import SECTIONS, Evidence
+from reports.sections import SECTIONS
 from reports.studies.ablation import ablate
 from reports.studies.load import LOADS, sweep
 from reports.style import save
@@ -32,7 +33,7 @@ def simulate_evidence(
         load = sweep(
             scenario,
             seeds=seeds[: 1 if quick else LOAD_SEEDS],
-            loads=LOADS[::2] if quick else LOADS,
+            loads=LOADS[::3] if quick else LOADS,
             jobs=jobs,
             progress=update,
         )

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from simulator.commands import (
-    HeadDim,
     Json,
     MaxSeqs,
     Pages,
@@ -54,7 +53,6 @@ def ablate(
     max_seqs: MaxSeqs = None,
     token_budget: TokenBudget = None,
     pages: Pages = None,
-    head_dim: HeadDim = 64,
     target_nats: TargetNats = 1.0,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
@@ -76,7 +74,6 @@ def ablate(
         max_seqs=max_seqs,
         token_budget=token_budget,
         pages=pages,
-        head_dim=head_dim,
         target_nats=target_nats,
         slo_ttft=slo_ttft,
         slo_tpot=slo_tpot,

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from html import escape
 
-from reports.sections import Part
+from reports.parts import Part
 
 HEADLINE = "Entropic Time"
 LEAD = (

@@ -5,45 +5,19 @@ A section reads the evidence and returns its part of the page, or None where it 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable
 from html import escape
-from typing import Any
 
-from matplotlib.figure import Figure
-
+from reports.committed import parity, stability
 from reports.figures.forest import forest
 from reports.figures.latency import latency_against_load
 from reports.figures.pages import pages_kept
 from reports.figures.response import entropy_response
 from reports.figures.sign_error import sign_error
-from reports.live import PRESET, USER_TEMPERATURE, Reply
-from reports.results_html import result_html
+from reports.live import PRESET, USER_TEMPERATURE
+from reports.parts import Evidence, Part
 from reports.studies.ablation import Ablation
-from reports.studies.load import LoadSweep
 from reports.tables import ablation_grid, difference_grid, footer, html_table
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Evidence:
-    """Everything a page is drawn from."""
-
-    ablation: Ablation
-    load: LoadSweep | None
-    trace_info: Mapping[str, Any]  # traces.info.describe
-    results: Mapping[str, Any] = field(default_factory=dict)  # committed measurements, by name
-    replies: tuple[Reply, ...] = ()
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Part:
-    """One section of the page; ``html`` is markup, everything else is text."""
-
-    name: str  # of the anchor and of the figure's file
-    title: str
-    html: str = ""
-    figure: Figure | None = None
-    caption: str = ""
 
 
 def live_replies(found: Evidence) -> Part | None:
@@ -87,7 +61,8 @@ def ablation_forest(found: Evidence) -> Part:
             "Each point is a preset's difference to baseline on the same arrivals and requests, "
             "the bar its 95 % interval over seeds. Time moves only where fewer KV bytes are read "
             "or where requests queue; temperature moves likelihood, never time, because output "
-            "lengths are the recording's. Not shown: what a changed temperature would do to "
+            "lengths are the recording's. Pruning leaves NLL unmoved by construction: it was "
+            "recorded for dense attention only. Not shown: what a changed temperature would do to "
             "lengths, and whether a lower NLL makes better answers."
         ),
     )
@@ -184,29 +159,6 @@ def load(found: Evidence) -> Part | None:
             "step law is a fit to one machine, so another device moves all lines."
         ),
     )
-
-
-def parity(found: Evidence) -> Part | None:
-    """Show the committed comparison of simulation and live run."""
-    return _committed(
-        found, "parity", "Simulation against the live engine", "Committed measurement: a live "
-        "run's log, every decision recomputed by the simulator's side.",
-    )  # fmt: skip
-
-
-def stability(found: Evidence) -> Part | None:
-    """Show the committed stability study."""
-    return _committed(
-        found, "stability", "Stability on the live model", "Committed measurement: temperature "
-        "laws in closed loop on the live model.",
-    )  # fmt: skip
-
-
-def _committed(found: Evidence, name: str, title: str, intro: str) -> Part | None:
-    if name not in found.results:
-        return None
-    html = f"<p>{escape(intro)}</p>{result_html(found.results[name])}"
-    return Part(name=name, title=title, html=html)
 
 
 def _runs(ablation: Ablation) -> str:

@@ -99,7 +99,10 @@ def footer(ablation: Ablation) -> list[str]:
     if traced == planned:
         models = f"the traced model is the planned model ({planned})"
     seeds = ablation.seeds
-    cut, reused = (ablation.caveats[n] for n in ("recordings_cut_short", "recordings_reused"))
+    cut, reused, outside = (
+        ablation.caveats[name]
+        for name in ("recordings_cut_short", "recordings_reused", "steps_outside_profile")
+    )
     return [
         f"seeds {seeds[0]}-{seeds[-1]} ({len(seeds)}), {scenario.n_requests} requests each at "
         f"{scenario.rate_per_s:.3g}/s, {scenario.replicas} replica(s); mean ± 95 % half-width over "
@@ -109,7 +112,10 @@ def footer(ablation: Ablation) -> list[str]:
         f"Goodput: first token within {scenario.ttft_slo_s:.3g} s and {scenario.tpot_slo_s:.3g} s "
         "per output token.",
         f"Output lengths are exogenous: the recording's, whatever T; {models}; "
-        f"{cut} recordings ended at the recorder's limit, {reused} requests reuse one.",
+        f"{cut} recordings ended at the recorder's limit, {reused} requests reuse one; {outside} "
+        "steps of baseline lie beyond what the step law was fitted on.",
+        "NLL is that of dense attention: what pruning does to it is not simulated (KL: entropic "
+        "trace info).",
         "Presets that change priority can differ only where requests queue.",
     ]
 

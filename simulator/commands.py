@@ -42,7 +42,6 @@ ArrivalsFile = Annotated[
 MaxSeqs = Annotated[int | None, typer.Option(help="Residents at once; default: the profile's.")]
 TokenBudget = Annotated[int | None, typer.Option(help="Tokens per step; default: the profile's.")]
 Pages = Annotated[int | None, typer.Option(help="KV pages in the pool; default: the profile's.")]
-HeadDim = Annotated[int, typer.Option(help="Elements of one KV head, for bytes.")]
 TargetNats = Annotated[float, typer.Option(help="Entropy set-point H*.")]
 SloTtft = Annotated[
     float | None, typer.Option(help="First-token deadline, s; default 3 x the longest prefill.")
@@ -93,7 +92,6 @@ def simulate(
     max_seqs: MaxSeqs = None,
     token_budget: TokenBudget = None,
     pages: Pages = None,
-    head_dim: HeadDim = 64,
     target_nats: TargetNats = 1.0,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
@@ -123,7 +121,6 @@ def simulate(
         max_seqs=max_seqs,
         token_budget=token_budget,
         pages=pages,
-        head_dim=head_dim,
         target_nats=target_nats,
         slo_ttft=slo_ttft,
         slo_tpot=slo_tpot,
@@ -138,8 +135,8 @@ def simulate(
         note(f"wrote {ledger_out}")
     if json:
         config = {"preset": preset, "laws": chosen.fingerprints(), **scenario.to_json()}
-        caveats = dict(done.result.caveats)
-        emit_json("simulate", seed=seed, config=config, metrics=dict(done.metrics), caveats=caveats)
+        found, notes = dict(done.metrics), dict(done.caveats)
+        emit_json("simulate", seed=seed, config=config, metrics=found, caveats=notes)
     else:
         sys.stdout.write(report(scenario, done))
 
@@ -156,7 +153,6 @@ def assemble(
     max_seqs: int | None = None,
     token_budget: int | None = None,
     pages: int | None = None,
-    head_dim: int = 64,
     target_nats: float = 1.0,
     slo_ttft: float | None = None,
     slo_tpot: float | None = None,
@@ -186,7 +182,6 @@ def assemble(
         max_seqs=max_seqs,
         token_budget=token_budget,
         pages=pages,
-        head_dim=head_dim,
         target_nats=target_nats,
         ttft_slo_s=slo_ttft,
         tpot_slo_s=slo_tpot,
@@ -209,14 +204,17 @@ def report(scenario: Scenario, done: Run) -> str:
 
 def caveats(scenario: Scenario, done: Run) -> list[str]:
     """Return one line per thing a reader must know before quoting the numbers."""
-    found = done.result.caveats
+    found = done.caveats
     traced, planned = str(scenario.trace.metadata["model"]), scenario.profile.model
     lines = [
         f"trace {scenario.trace.path.name} (sha256 {scenario.trace.sha256[:12]}), device "
         f"{scenario.profile.device}",
         "output lengths are the recording's, whatever the temperature",
+        "NLL is that of dense attention, whatever the coverage",
         f"goodput: first token within {number(scenario.ttft_slo_s)} s and "
         f"{number(scenario.tpot_slo_s)} s per token",
+        f"p99 rests on the slowest {-(-scenario.n_requests // 100)} of {scenario.n_requests} "
+        "requests",
     ]
     if traced != planned:
         lines.append(f"the traced model ({traced}) is not the planned model ({planned})")
@@ -224,6 +222,7 @@ def caveats(scenario: Scenario, done: Run) -> list[str]:
         "bootstrapped_tokens": "tokens beyond a recording's end, from its own blocks",
         "recordings_cut_short": "recordings ended at the recorder's limit",
         "recordings_reused": "requests reuse a recording",
+        "steps_outside_profile": "steps lie beyond what the step law was fitted on",
         "rows_below_lowest_coverage": "decode rows wanted less than the lowest recorded coverage",
     }
     lines += [f"{found[name]} {text}" for name, text in told.items() if found.get(name)]

@@ -22,8 +22,6 @@ TRACE = DATA / "smollm2_recorded.parquet"
 PROFILE = DATA / "profile_cpu_smollm2.json"
 
 UTILISATION = 0.75  # of capacity: loaded, with queues that come and go, and stable
-HEAD_DIM = 64  # elements of one KV head: SmolLM2, the Llama 3 1B, Qwen2 .5B; the trace has no field
-BYTES_OF = {"float32": 4, "float16": 2, "bfloat16": 2}
 TTFT_SLACK = 3.0  # SLO: so many times the longest recorded prompt's prefill on an idle server
 TPOT_SLACK = 3.0  # SLO: so many times a dense decode step of a full batch
 
@@ -48,13 +46,6 @@ def limits_for(
         max_context=known.max_context,
         page_tokens=page_tokens,
     )
-
-
-def bytes_per_page_unit(dtype: str, page_tokens: int, head_dim: int = HEAD_DIM) -> int:
-    """Return the bytes of one page of one layer and KV head: keys and values."""
-    require(dtype in BYTES_OF, f"profile dtype must be one of {sorted(BYTES_OF)}", dtype=dtype)
-    require(head_dim >= 1, "head_dim must be >= 1", head_dim=head_dim)
-    return 2 * page_tokens * head_dim * BYTES_OF[dtype]
 
 
 def capacity_per_s(trace: Trace, law: StepLaw, limits: EngineLimits) -> float:

@@ -38,7 +38,7 @@ def write_ledger(path: Path, ledger: Ledger) -> None:
 
 def _tables(ledger: Ledger) -> dict[str, Columns]:
     parts = {"step": ledger.steps, "request": ledger.requests, "token": ledger.tokens}
-    tables = {
+    tables: dict[str, Columns] = {
         table: {name: [_finite(v) for v in part.columns[name]] for name in part.columns}
         for table, part in parts.items()
     }

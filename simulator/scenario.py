@@ -11,6 +11,7 @@ import numpy as np
 
 from controllers.core import require
 from controllers.presets import Preset
+from controllers.serving.ledger import Ledger
 from controllers.serving.limits import EngineLimits
 from controllers.serving.metrics import Metric, summarise
 from controllers.temperature import X_MAX, X_MIN
@@ -117,6 +118,7 @@ class Run:
     preset: str
     seed: int
     metrics: Mapping[str, Metric]
+    caveats: Mapping[str, int]  # how often recording or profile had to be stretched, by name
     result: SimulationResult
 
 
@@ -132,7 +134,6 @@ def build(
     max_seqs: int | None = None,
     token_budget: int | None = None,
     pages: int | None = None,
-    head_dim: int = defaults.HEAD_DIM,
     target_nats: float = 1.0,
     ttft_slo_s: float | None = None,
     tpot_slo_s: float | None = None,
@@ -170,9 +171,7 @@ def build(
         trace=trace,
         profile=profile,
         limits=limits,
-        bytes_per_page_unit=defaults.bytes_per_page_unit(
-            profile.dtype, limits.page_tokens, head_dim
-        ),
+        bytes_per_page_unit=int(trace.metadata["page_unit_bytes"]),
         rate_per_s=rate,
         n_requests=wanted,
         ttft_slo_s=deadline,
@@ -209,7 +208,33 @@ def run(scenario: Scenario, preset: Preset, seed: int, *, progress: Progress | N
         x_min=X_MIN,
         x_max=X_MAX,
     )
-    return Run(preset=preset.name, seed=seed, metrics=metrics, result=result)
+    outside = steps_outside_profile(scenario, result.ledger)
+    return Run(
+        preset=preset.name,
+        seed=seed,
+        metrics=metrics,
+        caveats={**result.caveats, "steps_outside_profile": outside},
+        result=result,
+    )
+
+
+def steps_outside_profile(scenario: Scenario, ledger: Ledger) -> int:
+    """Count steps with more decode rows, KV or prompt tokens than the step law was fitted on.
+
+    KV tokens are counted in whole pages. A feature that the profile gives no range for is not
+    checked.
+    """
+    units = scenario.model.layers * scenario.model.kv_heads
+    kv_tokens = ledger.steps["page_units_read"] / units * scenario.limits.page_tokens
+    outside = np.zeros(len(ledger.steps), bool)
+    for name, values in (
+        ("n_decode", ledger.steps["n_decode"]),
+        ("kv_tokens_read", kv_tokens),
+        ("prompt_tokens", ledger.steps["prompt_tokens"]),
+    ):
+        if name in scenario.profile.ranges:
+            outside |= values > scenario.profile.ranges[name][1]
+    return int(outside.sum())
 
 
 def generated_tokens(run: Run) -> int:

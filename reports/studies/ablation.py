@@ -83,7 +83,7 @@ def ablate(
             for name, values in flat.items()
         ),
         first={name: found[0].result.ledger for name, found in by_preset.items()},
-        caveats=by_preset[REFERENCE][0].result.caveats,
+        caveats=by_preset[REFERENCE][0].caveats,
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import cast
 
 from controllers.core import require
 from controllers.presets import get_preset
@@ -48,9 +49,10 @@ def _runs(scenario: Scenario, tasks: Sequence[Task], jobs: int) -> Iterator[Run]
         return (_one(scenario, task) for task in tasks)
     from joblib import Parallel, delayed
 
-    return Parallel(n_jobs=jobs, return_as="generator")(
+    results = Parallel(n_jobs=jobs, return_as="generator")(
         delayed(_one)(scenario, task) for task in tasks
     )
+    return cast("Iterator[Run]", results)  # joblib types its workers' answers as unknown
 
 
 def _one(scenario: Scenario, task: Task) -> Run:

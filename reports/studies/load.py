@@ -13,7 +13,7 @@ from simulator.defaults import capacity_per_s
 from simulator.scenario import Scenario
 
 PRESETS = ("baseline", "attention", "full")
-LOADS = (0.3, 0.5, 0.7, 0.85, 1.0)  # of a full dense batch's capacity
+LOADS = (0.3, 0.6, 0.8, 1.0)  # of a full dense batch's capacity
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

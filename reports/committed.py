@@ -1,0 +1,87 @@
+"""Sections of what was measured before and committed: parity and stability on the live model."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from html import escape
+from typing import Any
+
+from reports.figures.stability import stability as draw_stability
+from reports.live_commands import figure_footer
+from reports.parts import Evidence, Part
+from reports.results_html import result_html
+from reports.statistics import interval
+from reports.tables import Cell, Grid, html_table, plus_minus
+
+STABILITY_COLUMNS = (  # head, unit, field of a seed's summary, scale
+    ("T on a clip", "% of tokens", "clip_share", 100.0),
+    ("mean T", "", "mean_temperature", 1.0),
+    ("mean H", "nats", "mean_entropy_nats", 1.0),
+    ("sd of H", "nats, within requests", "sd_entropy_nats", 1.0),
+    ("mean H", "where H* is reachable", "reachable_mean_entropy_nats", 1.0),
+    ("reachable", "% of requests", "reachable_share", 100.0),
+    ("NLL", "nat/token", "nll_nats", 1.0),
+)
+
+
+def parity(found: Evidence) -> Part | None:
+    """Show the committed comparison of simulation and live run."""
+    if "parity" not in found.results:
+        return None
+    intro = (
+        "<p>Committed measurement: a live run's log, every plan and every temperature command "
+        "recomputed on the simulator's side, and H at the applied temperature read off the "
+        "recorded curves.</p>"
+    )
+    return Part(
+        name="parity",
+        title="Simulation against the live engine",
+        html=intro + result_html(found.results["parity"]),
+    )
+
+
+def stability(found: Evidence) -> Part | None:
+    """Show the sign error on the live model, where the text answers to the temperature."""
+    document = found.results.get("stability")
+    if document is None:
+        return None
+    target = document["rows"][0]["target_nats"]
+    sources = {name: document.get(name) for name in ("command", "device", "commit", "model")}
+    lines = "".join(
+        f"<li>{escape(name)}: {escape(str(value))}</li>" for name, value in sources.items()
+    )
+    table = html_table(
+        stability_grid(document["rows"]),
+        f"Means over seeds ± 95 % half-width; set-point H* = {target:g} nat.",
+    )
+    return Part(
+        name="stability",
+        title="The sign error on the live model",
+        html=f"<p>Committed measurement, not run for this page.</p>{table}"
+        f"<ul class=notes>{lines}</ul>",
+        figure=draw_stability(document["rows"], footer=figure_footer(document)),
+        caption=(
+            "Here the text itself answers to the temperature. Bands over requests: 5-95 % and "
+            "quartiles; line: median. Lengths are fixed and stop tokens ignored, so late tokens "
+            "are partly text the model would not have written. Not shown: whether any of these "
+            "texts is better."
+        ),
+    )
+
+
+def stability_grid(rows: Sequence[Mapping[str, Any]]) -> Grid:
+    """Return a row per preset of the stability study, means over its seeds."""
+    return Grid(
+        head=("preset", *(head for head, _, _, _ in STABILITY_COLUMNS)),
+        units=("", *(unit for _, unit, _, _ in STABILITY_COLUMNS)),
+        rows=tuple(
+            (
+                Cell(row["preset"]),
+                *(
+                    Cell(*plus_minus(interval([seed[name] for seed in row["seeds"]]), scale))
+                    for _, _, name, scale in STABILITY_COLUMNS
+                ),
+            )
+            for row in rows
+        ),
+    )

@@ -1,0 +1,26 @@
+from __future__ import annotations
+
+import pytest
+
+COMMANDS = {
+    ("simulate",): ("--trace", "--preset", "--rate", "--arrivals", "--ledger-out", "--json"),
+    ("ablate",): ("--seeds", "--trace", "--jobs", "--json"),
+    ("report",): ("--out", "--seeds"),
+    ("demo",): ("--out", "--quick"),
+    ("trace", "info"): ("--json",),
+}
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=" ".join)
+def test_every_command_explains_its_options(cli, command):
+    done = cli(*command, "--help")
+    assert done.exit_code == 0
+    for option in COMMANDS[command]:
+        assert option in done.output
+
+
+def test_the_command_line_lists_every_command(cli):
+    done = cli("--help")
+    assert done.exit_code == 0
+    for command in COMMANDS:
+        assert command[0] in done.output

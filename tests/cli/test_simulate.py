@@ -1,0 +1,121 @@
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.parquet as pq
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
+SCALARS = (
+    "throughput_tokens_per_s",
+    "throughput_requests_per_s",
+    "goodput_requests_per_s",
+    "kv_bytes_read",
+    "kv_pages_kept_share",
+    "preemptions",
+    "tau_nats",
+    "tau_cal_nats",
+    "entropy_net_nats",
+    "nll_nats",
+    "cost_s",
+    "clip_share",
+    "max_service_gap_steps",
+    "jain",
+)
+
+
+def test_json_holds_the_contract_names(cli, inputs):
+    found = cli.json("simulate", *inputs, "--preset", "full", "--seed", 3)
+    assert {"command", "version", "seed", "config", "metrics"} <= set(found)
+    assert (found["command"], found["seed"]) == ("simulate", 3)
+    for name in LATENCIES:
+        assert set(found["metrics"][name]) == {"mean", "p50", "p95", "p99"}
+    for name in SCALARS:
+        assert isinstance(found["metrics"][name], int | float), name
+    assert found["metrics"]["completed"] == found["config"]["requests"] == 9
+
+
+def test_equal_seeds_give_equal_bytes_in_another_process(cli, inputs):
+    args = ["simulate", *map(str, inputs), "--seed", "1", "--json"]
+    here = cli(*args)
+    code = "import sys, entropic; sys.argv[0] = 'entropic'; entropic.main()"
+    there = subprocess.run(
+        [sys.executable, "-c", code, *args],
+        cwd=ROOT,
+        env={**os.environ, "PYTHONHASHSEED": "77"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert there.stdout == here.stdout
+    assert cli(*args[:-2], "2", "--json").stdout != here.stdout
+
+
+def test_simulating_loads_no_heavy_library(inputs):
+    code = (
+        "import sys, entropic\n"
+        "try: entropic.main()\n"
+        "except SystemExit as done: assert not done.code, done.code\n"
+        "heavy = ('torch', 'transformers', 'matplotlib', 'scipy', 'joblib', 'hypothesis')\n"
+        "sys.stderr.write(repr([name for name in heavy if name in sys.modules]))"
+    )
+    args = ["simulate", *map(str, inputs), "--json"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *args], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stderr == "[]"
+
+
+def test_text_shows_metrics_seed_and_caveats(cli, inputs):
+    done = cli("simulate", *inputs, "--seed", 4)
+    assert done.exit_code == 0
+    for words in ("seed 4", "time to first token", "Jain", "output lengths are the recording's"):
+        assert words in done.stdout
+    assert "is not the planned model" in done.stdout
+    assert "simulating" in done.stderr
+    assert "simulating" not in done.stdout
+
+
+@pytest.mark.parametrize("preset", ["baseline", "seed", "best"])
+def test_every_kind_of_preset_runs_to_the_end(cli, inputs, preset):
+    metrics = cli.json("simulate", *inputs, "--preset", preset)["metrics"]
+    assert metrics["completed"] == 9
+    assert metrics["unfinished"] == 0
+
+
+def test_a_jsonl_and_a_parquet_ledger_hold_the_same_rows(cli, inputs, tmp_path):
+    lines, table = tmp_path / "run.jsonl", tmp_path / "run.parquet"
+    for path in (lines, table):
+        assert cli("simulate", *inputs, "--ledger-out", path).exit_code == 0
+    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    stored = pq.read_table(table).to_pylist()
+    assert len(rows) == len(stored)
+    for row, full in zip(rows, stored, strict=True):
+        assert {name: value for name, value in full.items() if name in row} == row
+    requests = [row for row in rows if row["table"] == "request"]
+    tokens = [row for row in rows if row["table"] == "token"]
+    assert len(requests) == 9
+    assert len(tokens) == sum(row["tokens"] for row in requests)
+
+
+def test_recorded_arrivals_keep_their_times_until_a_rate_is_given(cli, inputs, tmp_path):
+    path = tmp_path / "arrivals.csv"
+    rows = "\n".join(f"{2 * i},10,5" for i in range(5))
+    path.write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}\n")
+    as_is = cli.json("simulate", *inputs, "--arrivals", path)
+    assert as_is["config"]["rate_per_s"] == pytest.approx(0.5)
+    assert as_is["config"]["requests"] == 5
+    faster = cli.json("simulate", *inputs, "--arrivals", path, "--rate", 2)
+    assert faster["config"]["rate_per_s"] == pytest.approx(2.0)
+    assert faster["metrics"]["ttft_s"]["mean"] > as_is["metrics"]["ttft_s"]["mean"]
+
+
+def test_a_second_replica_shortens_waits_at_the_same_rate(cli, inputs):
+    one = cli.json("simulate", *inputs, "--rate", 5)["metrics"]["ttft_s"]["mean"]
+    two = cli.json("simulate", *inputs, "--rate", 5, "--replicas", 2)["metrics"]["ttft_s"]["mean"]
+    assert two < one

@@ -1,0 +1,140 @@
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import replace
+
+import pytest
+
+from controllers.presets import PRESETS
+from reports import build
+from reports.build import build_page, read_results
+from reports.committed import STABILITY_COLUMNS, stability
+from reports.page import render
+from reports.parts import Part
+from reports.results_html import result_html
+from reports.sections import SECTIONS
+from reports.tables import ABLATION_COLUMNS, ablation_grid, footer, html_table
+
+
+@pytest.fixture(scope="module")
+def page(evidence, tmp_path_factory):
+    return build_page(evidence, tmp_path_factory.mktemp("site") / "out")
+
+
+def test_every_link_of_the_page_leads_somewhere(page):
+    html = page.read_text()
+    pictures = re.findall(r'src="([^"]+)"', html)
+    assert len(pictures) == 5
+    for picture in pictures:
+        assert (page.parent / picture).stat().st_size > 5_000
+    for anchor in re.findall(r'href="#([^"]+)"', html):
+        assert f'id="{anchor}"' in html
+
+
+def test_the_page_needs_nothing_from_outside(page):
+    html = page.read_text()
+    assert "http" not in html.replace('lang="en"', "")
+    assert "<script" not in html
+    names = {path.name for path in page.parent.iterdir()}
+    assert names == {"index.html", *re.findall(r'src="([^"]+)"', html)}
+
+
+def test_the_page_says_where_its_numbers_come_from(page, ablation):
+    html = page.read_text()
+    for words in (ablation.scenario.trace.sha256, "made up for a test", "seeds", "commit"):
+        assert words in html
+    for preset in PRESETS:
+        assert f"<th>{preset}</th>" in html
+
+
+def test_a_section_without_evidence_is_left_out(evidence):
+    names = {part.name for section in SECTIONS if (part := section(evidence)) is not None}
+    assert "latency_load" in names
+    assert not names & {"live", "parity", "stability"}
+    bare = replace(evidence, load=None)
+    assert "latency_load" not in {p.name for s in SECTIONS if (p := s(bare)) is not None}
+
+
+def test_committed_results_get_their_section(evidence, tmp_path):
+    (tmp_path / "parity.json").write_text(
+        json.dumps({"holds": True, "rows": [{"steps": 2001, "differ": 0}], "by": {"x": 0.125}})
+    )
+    found = replace(evidence, results=read_results(tmp_path))
+    part = next(p for s in SECTIONS if (p := s(found)) is not None and p.name == "parity")
+    for words in ("2001", "holds: True", "by.x: 0.125"):
+        assert words in part.html
+
+
+def test_the_committed_stability_study_gets_its_table_and_figure(evidence):
+    def row(preset: str) -> dict[str, object]:
+        seeds = [
+            {"seed": i, **{name: 0.25 + i for _, _, name, _ in STABILITY_COLUMNS}} for i in range(2)
+        ]
+        bands = [[float(q), float(q) + 0.5] for q in range(1, 6)]
+        return {
+            "preset": preset,
+            "target_nats": 1.0,
+            "requests": 18,
+            "seeds": seeds,
+            "temperature_quantiles": bands,
+            "entropy_quantiles": bands,
+        }
+
+    document = {
+        "model": "tiny",
+        "seeds": [0, 1],
+        "max_tokens": 2,
+        "user_temperature": 0.8,
+        "rows": [row("baseline"), row("seed")],
+    }
+    part = stability(replace(evidence, results={"stability": document}))
+    assert part is not None
+    assert part.figure is not None
+    assert "0.750" in part.html  # the mean of .25 and 1.25
+
+
+def test_a_broken_result_file_is_named(tmp_path):
+    (tmp_path / "parity.json").write_text("{")
+    with pytest.raises(ValueError, match=r"parity\.json"):
+        read_results(tmp_path)
+    assert read_results(tmp_path / "absent") == {}
+
+
+def test_the_committed_results_can_be_shown():
+    for value in read_results(build.RESULTS).values():
+        assert result_html(value)
+
+
+def test_text_from_outside_is_escaped():
+    part = Part(name="x", title="<script>", html=result_html({"<b>": "</ul>"}))
+    html = render([part], {"a<b": "c&d"})
+    assert "<script>" not in html
+    assert "&lt;b&gt;: &lt;/ul&gt;" in html
+    assert "c&amp;d" in html
+
+
+def test_terminal_and_page_show_the_same_cells(ablation):
+    grid = ablation_grid(ablation)
+    assert len(grid.rows) == len(PRESETS)
+    assert all(len(row) == len(ABLATION_COLUMNS) + 1 for row in grid.rows)
+    html = html_table(grid, "caption")
+    for row in grid.rows:
+        for cell in row:
+            assert cell.marked in html
+            assert cell.half in html
+
+
+def test_a_mark_means_that_the_pairs_differ(ablation):
+    grid = ablation_grid(ablation)
+    column = 1 + [c.metric for c in ABLATION_COLUMNS].index("kv_bytes_read")
+    marks = {row[0].text: row[column].differs for row in grid.rows}
+    assert marks["attention"]
+    assert not marks["baseline"]
+    assert not marks["sampling"]
+
+
+def test_the_footer_holds_the_caveats(ablation):
+    text = " ".join(footer(ablation))
+    for words in ("seeds 0-1", "8 requests", "exogenous", "NOT the planned", "requests queue"):
+        assert words in text
