@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
+TORCH ?= torch==2.13.0
 PACKAGES := controllers simulator backend kernels traces reports
 
 # Public arrival traces and prompts, for tests and benchmarks; without them those tests skip visibly.
@@ -31,12 +32,12 @@ help:
 	@echo "size    lines by folder"
 
 # torch first and pinned, so that its wheel is the one this platform's index or find-links serves.
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
 		{ echo "make: python must be >= 3.11; got `$(PYTHON) -V` (set PYTHON=...)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install torch==2.13.0
-	$(BIN)/python -m pip install -e '.[backend,dev]'
+	$(BIN)/python -m pip install $(TORCH)
+	$(BIN)/python -m pip install -e '.[backend,dev]' -c constraints.txt
 	touch $@
 
 setup: $(STAMP)

@@ -55,6 +55,7 @@ class StepInputs:
     observer: PageObserver | None = None
     page_units_read: int = 0
     page_units_dense: int = 0
+    pages_scored: int = 0
 
 
 def paged_attention(
@@ -90,9 +91,10 @@ def paged_attention(
 
 def _decode(step: StepInputs, layer: int, span: Span, q: Tensor, scaling: float) -> Tensor:
     kv_heads, n = q.shape[0], len(span.pages)
-    step.page_units_dense += kv_heads * n
+    counted = kv_heads * n if span.samples else 0  # a one-token prompt chunk is not a decode row
+    step.page_units_dense += counted
     if span.coverage >= 1.0:  # identity path: dense, bit for bit
-        step.page_units_read += kv_heads * n
+        step.page_units_read += counted
         k, v = step.cache.read(layer, span.pages, span.extent, span.length)
         out, weights = decode_dense(q, k, v, scaling)
         if step.observer is not None and span.samples:
@@ -100,6 +102,7 @@ def _decode(step: StepInputs, layer: int, span: Span, q: Tensor, scaling: float)
             step.observer.pages(layer, span, weights, estimate, step.pins)
         return out
     mass = _estimate(step.cache, layer, span, q, scaling)
+    step.pages_scored += counted
     pages, kept = select_pages(mass, span.coverage, step.pins)
     step.page_units_read += int(kept.sum())
     tail = span.length - (n - 1) * step.cache.page_tokens

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime
 import shlex
-import subprocess
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -12,9 +11,10 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.console import emit_json, guarded, note, package_versions, progress
+from traces.console import FAILED, commit, emit_json, guarded, note, package_versions, progress
 
 LIBRARIES = ("torch", "transformers", "numpy", "entropic-time")
+HERE = Path(__file__).parent
 app = typer.Typer(no_args_is_help=True)
 
 Model = Annotated[str | None, typer.Option(help="Folder or hub id; default SmolLM2-135M-Instruct.")]
@@ -69,7 +69,7 @@ def generate(
     for row in failed:
         note(f"error: request {row['request_id']} failed: {row['finish_reason']}")
     if failed:
-        raise typer.Exit(1)
+        raise typer.Exit(FAILED)
 
 
 @app.command()
@@ -88,24 +88,30 @@ def record(
 ) -> None:
     """Record an entropy trace from the live model; interrupted, it resumes where it stopped."""
     from backend.live import record_trace
+    from backend.recording import RecordingFailed
     from backend.setup import choose_prompts, data_folder
 
     parsed = _temperatures(temperatures)
     prompts = choose_prompts(data or data_folder(), per_class, seed)
     command = " ".join(["entropic", *map(shlex.quote, sys.argv[1:])])
-    with progress("recording") as update:
-        record_trace(
-            out,
-            prompts,
-            parsed,
-            model=model,
-            max_tokens=max_tokens,
-            max_seqs=max_seqs,
-            seed=seed,
-            command=command,
-            versions=package_versions(*LIBRARIES),
-            progress=update,
-        )
+    try:
+        with progress("recording") as update:
+            record_trace(
+                out,
+                prompts,
+                parsed,
+                model=model,
+                max_tokens=max_tokens,
+                max_seqs=max_seqs,
+                seed=seed,
+                command=command,
+                commit=commit(HERE),
+                versions=package_versions(*LIBRARIES),
+                progress=update,
+            )
+    except RecordingFailed as failure:
+        note(f"error: {failure}")
+        raise typer.Exit(FAILED) from None
     note(f"wrote {out}")
 
 
@@ -115,7 +121,7 @@ def profile(
     out: Annotated[Path, typer.Option(help="Profile to write (JSON).")],
     repeats: Annotated[int, typer.Option(min=1)] = 5,
     max_seqs: Annotated[int, typer.Option(min=1)] = 16,
-    max_context: Annotated[int, typer.Option(min=64)] = 4096,
+    max_context: Annotated[int, typer.Option(min=512)] = 6144,
     token_budget: Annotated[int, typer.Option(min=16)] = 512,
     model: Model = None,
     seed: Seed = 0,
@@ -132,7 +138,7 @@ def profile(
             max_context=max_context,
             token_budget=token_budget,
             seed=seed,
-            commit=commit(),
+            commit=commit(HERE),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=package_versions(*LIBRARIES),
             progress=update,
@@ -160,15 +166,3 @@ def _temperatures(text: str) -> tuple[float, ...]:
         raise ValueError(
             f"temperatures must be numbers separated by commas; got {text!r}"
         ) from None
-
-
-def commit() -> str:
-    """Return the short hash of the checkout this runs from, or "unknown"."""
-    done = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
-        capture_output=True,
-        text=True,
-        cwd=Path(__file__).parent,
-        check=False,
-    )
-    return done.stdout.strip() or "unknown"

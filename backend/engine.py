@@ -78,11 +78,17 @@ class Engine:
         """Return nanoseconds since the engine was made."""
         return time.perf_counter_ns() - self._start_ns
 
-    def submit(self, request: Request, prompt: Sequence[int]) -> None:
-        """Queue a request now; raise ``ValueError`` if it can never be served."""
+    def submit(
+        self, request: Request, prompt: Sequence[int], *, arrived_ns: int | None = None
+    ) -> None:
+        """Queue a request; raise ``ValueError`` if it can never be served.
+
+        ``arrived_ns`` is when it came, if that was before now (while a step ran): its waiting
+        counts from there.
+        """
         self.executor.add(request, prompt)
         try:
-            self.loop.submit(request, self.now_ns())
+            self.loop.submit(request, self.now_ns() if arrived_ns is None else arrived_ns)
         except ValueError:
             self.executor.release(request.request_id)
             raise
@@ -118,7 +124,8 @@ class Engine:
         while due or self.loop.has_work:
             while due and origin + due[-1].at_s * 1e9 <= self.now_ns():
                 arrived = due.pop()
-                self.submit(arrived.request, arrived.prompt)
+                due_ns = origin + round(arrived.at_s * 1e9)
+                self.submit(arrived.request, arrived.prompt, arrived_ns=due_ns)
             if self.step() is None and due:
                 time.sleep(max(0.0, (origin + due[-1].at_s * 1e9 - self.now_ns()) / 1e9))
             self._hang_up(limits)

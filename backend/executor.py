@@ -51,8 +51,10 @@ class Sampled:
     surprisal: Tensor
 
 
-class Recorder(PageObserver, Protocol):
+class Recorder(Protocol):
     """A witness of a step: sees rows before the pass, pages during it and logits after it."""
+
+    page_observer: PageObserver | None
 
     def before(
         self, executor: LiveExecutor, rows: Sequence[Row], pages: Mapping[int, list[int]]
@@ -123,7 +125,8 @@ class LiveExecutor:
         started = time.perf_counter_ns()
         if self.recorder is not None:
             self.recorder.before(self, plan.rows, pages)
-        step = prepare(plan.rows, pages, self.cache, self.pins, observer=self.recorder)
+        observer = None if self.recorder is None else self.recorder.page_observer
+        step = prepare(plan.rows, pages, self.cache, self.pins, observer=observer)
         logits = forward(self.loaded.model, self.tokens_of(plan.rows), plan.rows, step)
         held = [self.live[row.request_id] for row in plan.rows if row.samples]
         signals, shadow, drawn = self._sample(held, logits)
@@ -138,6 +141,7 @@ class LiveExecutor:
             surprisal=drawn.surprisal.numpy(),
             page_units_read=step.page_units_read,
             page_units_dense=step.page_units_dense,
+            pages_scored=step.pages_scored,
             duration_ns=max(1, time.perf_counter_ns() - started),
             shadow=None if shadow is None else shadow.numpy(),
         )

@@ -15,7 +15,13 @@ from backend.models import load
 from backend.profile import FEATURES, fit, grid, measure
 from backend.recorder import WhatIf
 from backend.recording import RecordingPlan, record
-from backend.setup import default_limits, default_step_law, make_request, page_unit_bytes
+from backend.setup import (
+    PAGE_TOKENS,
+    default_limits,
+    default_step_law,
+    make_request,
+    page_unit_bytes,
+)
 from controllers.presets import Preset, get_preset, shadowed
 from controllers.serving.messages import Plan, Result
 from controllers.serving.metrics import Metric, summarise
@@ -25,7 +31,8 @@ from traces.profile import Profile
 from traces.prompts import Prompt
 
 Progress = Callable[[int, int], None]
-POOL_TOKENS = 32768  # KV positions of ``generate``; memory is taken as pages are written
+MAX_SEQS = 16  # sequences at once in ``generate``
+PROFILE_POOL_TOKENS = 65536  # largest decode batch x context that is timed, 3 GB for SmolLM2
 
 
 def generate_texts(
@@ -48,9 +55,6 @@ def generate_texts(
     ``preset`` would have set. ``n_pages`` bounds the KV pool.
     """
     loaded = load(model)
-    limits = default_limits(loaded, max_seqs=16, token_budget=512, pool_tokens=POOL_TOKENS)
-    if n_pages is not None:
-        limits = replace(limits, n_pages=n_pages)
     submissions = []
     for index, text in enumerate(texts):
         request, ids = make_request(
@@ -64,6 +68,11 @@ def generate_texts(
             one_sided=one_sided,
         )
         submissions.append(Submission(request=request, prompt=ids))
+    lengths = [min(len(s.prompt) + max_tokens, loaded.max_context) for s in submissions]
+    most = sum(sorted(lengths)[-MAX_SEQS:]) + MAX_SEQS * PAGE_TOKENS  # nobody waits for pages
+    limits = default_limits(loaded, max_seqs=MAX_SEQS, token_budget=512, pool_tokens=most)
+    if n_pages is not None:
+        limits = replace(limits, n_pages=n_pages)
     engine = Engine(loaded, shadowed(preset) if shadow else preset, limits, default_step_law())
     watch = _Watch(engine, max_tokens * len(texts), progress)
     engine.on_step = watch.on_step
@@ -130,6 +139,7 @@ def record_trace(
     max_seqs: int,
     seed: int,
     command: str,
+    commit: str,
     versions: dict[str, str],
     progress: Progress | None = None,
     t_cal: float = 1.0,
@@ -139,8 +149,9 @@ def record_trace(
         prompts=prompts, temperatures=temperatures, max_tokens=max_tokens, seed=seed
     )
     loaded = load(model)
+    longest = max(len(loaded.encode_chat(prompt.text)) for prompt in prompts) + max_tokens
     limits = default_limits(
-        loaded, max_seqs=max_seqs, token_budget=1024, pool_tokens=max_seqs * loaded.max_context
+        loaded, max_seqs=max_seqs, token_budget=1024, pool_tokens=max_seqs * (longest + 16)
     )
     pins = Pins()
     provenance = {
@@ -153,6 +164,7 @@ def record_trace(
         "page_unit_bytes": page_unit_bytes(loaded, limits.page_tokens),
         "pins": {"first": pins.first, "recent": pins.recent, "min_pages": pins.min_pages},
         "command": command,
+        "commit": commit,
         "versions": versions,
     }
     record(
@@ -192,10 +204,10 @@ def run_profile(
         loaded,
         max_seqs=max_seqs,
         token_budget=token_budget,
-        pool_tokens=max_seqs * (max_context + 16) + token_budget,
+        pool_tokens=PROFILE_POOL_TOKENS,
     )
     executor = LiveExecutor(loaded, get_preset("baseline"), limits)
-    points = list(grid(max_seqs, max_context, token_budget))
+    points = list(grid(max_seqs, max_context, token_budget, PROFILE_POOL_TOKENS))
     rng = np.random.default_rng(seed)
     seconds = measure(executor, points, repeats=repeats, rng=rng, progress=progress)
     fitted = fit(points, seconds, rng)

@@ -31,17 +31,19 @@ class GridPoint:
         return (self.batch, self.batch * self.context, self.chunk, squares)
 
 
-def grid(max_batch: int, max_context: int, budget: int) -> Iterator[GridPoint]:
+def grid(max_batch: int, max_context: int, budget: int, pool_tokens: int) -> Iterator[GridPoint]:
     """Yield decode-only, prefill-only and mixed steps over the range that will be served."""
     batches = [b for b in (1, 2, 4, 8, 16, 32) if b <= max_batch]
-    contexts = [c for c in (64, 256, 1024, 2048, 4096) if c <= max_context]
+    contexts = [c for c in (64, 256, 1024, 2048, 4096, 6144) if c <= max_context]
     chunks = [c for c in (16, 64, 128, 256, 512, 1024) if c <= budget]
     for batch in batches:
         for context in contexts:
-            yield GridPoint(batch, context)
-    for chunk in chunks:
+            if batch * context <= pool_tokens:
+                yield GridPoint(batch, context)
+    for chunk in chunks[::2]:
         for start in (0, *(c for c in contexts if c >= 1024 and c + chunk <= max_context)):
             yield GridPoint(0, 0, chunk, start)
+    yield GridPoint(0, 0, chunks[-1], max_context - chunks[-1])
     for batch in batches[1::2]:
         for chunk in chunks[1::2]:
             yield GridPoint(batch, contexts[len(contexts) // 2], chunk, 0)

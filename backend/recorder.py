@@ -10,12 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from backend.attention import Span
+from backend.attention import PageObserver
 from backend.pagecurves import PageCurveObserver
 from backend.sensors import entropy_varentropy
 from backend.whatif import compare, pruned_logits
 from controllers.serving.messages import Result, Row
-from kernels.page_select.naive import Pins
 from traces.schema import TOKENS, X_NODES, C, P
 
 if TYPE_CHECKING:
@@ -38,16 +37,17 @@ class WhatIf:
 class TraceRecorder:
     """Collects token rows in memory per request; ``take`` hands over those of a finished one."""
 
-    def __init__(self, what_if: WhatIf | None = None) -> None:
-        """Record with the given what-if sampling; ``None`` runs no what-if passes."""
+    def __init__(self, what_if: WhatIf | None = None, *, page_curves: bool = True) -> None:
+        """Record with the given what-if sampling; ``None`` runs no what-if passes.
+
+        Without ``page_curves`` the attention is not looked at and every page counts as kept: for
+        studies that ask about entropy alone.
+        """
         self._what_if = what_if
         self._curves = PageCurveObserver()
+        self.page_observer: PageObserver | None = self._curves if page_curves else None
         self._pruned: dict[int, Tensor] = {}
         self._rows: dict[int, list[dict[str, object]]] = {}
-
-    def pages(self, layer: int, span: Span, weights: Tensor, estimate: Tensor, pins: Pins) -> None:
-        """Pass a layer's attention on to the page curves."""
-        self._curves.pages(layer, span, weights, estimate, pins)
 
     def before(
         self, executor: LiveExecutor, rows: Sequence[Row], pages: Mapping[int, list[int]]

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,10 @@ from traces.atomic import atomic_path
 from traces.header import RecordedRequest
 from traces.prompts import Prompt
 from traces.store import TraceWriter
+
+
+class RecordingFailed(RuntimeError):
+    """Requests that gave no usable recording, and why."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,9 +61,9 @@ class RecordingPlan:
             for j, t in enumerate(temperatures)
         ]
 
-    def digest(self, weights_sha256: str) -> str:
-        """Name this recording, so that a work folder of another one is never mixed in."""
-        text = json.dumps([asdict(self), weights_sha256], sort_keys=True)
+    def digest(self, provenance: Mapping[str, object], what_if: WhatIf) -> str:
+        """Name this recording and the code's state, so that no other's work is ever mixed in."""
+        text = json.dumps([asdict(self), asdict(what_if), dict(provenance)], sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -74,13 +78,25 @@ def record(
     provenance: dict[str, object],
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Run whatever of ``plan`` is not parked yet, then write the trace at ``out``."""
+    """Run whatever of ``plan`` is not parked yet, then write the trace at ``out``.
+
+    A request that fails does not stop the others; then ``RecordingFailed`` names it, the finished
+    ones stay parked, and there is no trace.
+    """
     jobs = plan.jobs()
-    work = out.with_name(f"{out.name}.{plan.digest(loaded.weights_sha256)}.parts")
+    work = out.with_name(f"{out.name}.{plan.digest(provenance, what_if)}.parts")
     todo = _submissions(loaded, jobs, plan.max_tokens, limits, work)
     work.mkdir(parents=True, exist_ok=True)
     recorder = TraceRecorder(what_if)
-    engine = Engine(loaded, get_preset("baseline"), limits, step_law, recorder=recorder)
+    engine = Engine(
+        loaded,
+        get_preset("baseline"),
+        limits,
+        step_law,
+        recorder=recorder,
+        t_cal=float(str(provenance["t_cal"])),
+    )
+    failed: list[str] = []
     for submission in todo:
         engine.submit(submission.request, submission.prompt)
     finished = len(jobs) - len(todo)
@@ -89,14 +105,15 @@ def record(
         for index in list(engine.done):
             generation = engine.done.pop(index)
             if generation.reason not in ("stop", "length"):
-                raise ValueError(
-                    f"request {index} ({jobs[index][0].prompt_id}): {generation.reason}"
-                )
+                failed.append(f"request {index} ({jobs[index][0].prompt_id}): {generation.reason}")
+                continue
             record_row = _request_row(index, jobs[index], generation.request, generation.reason)
             _park(work, index, record_row, recorder.take(index, index))
             finished += 1
         if progress is not None:
             progress(finished, len(jobs))
+    if failed:
+        raise RecordingFailed("; ".join(failed))
     _assemble(work, out, len(jobs), provenance)
     shutil.rmtree(work)
 

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from pathlib import Path
 
 from backend.models import LoadedModel
-from controllers.core import require
 from controllers.serving.limits import EngineLimits
 from controllers.serving.request import Request
 from controllers.steplaw import StepLaw
+from traces.console import note
 from traces.profile import read_profile
 from traces.prompts import BUILTIN, Prompt, load_prompts
 
+PAGE_TOKENS = 16
 BYTES_PER_NUMBER = 4  # the reference cache is float32
 PROFILE = Path(__file__).parent.parent / "traces" / "data" / "profile_cpu_smollm2.json"
 
@@ -24,7 +26,8 @@ def default_limits(
     return EngineLimits(
         max_seqs=max_seqs,
         token_budget=token_budget,
-        n_pages=-(-pool_tokens // 16),
+        n_pages=-(-pool_tokens // PAGE_TOKENS),
+        page_tokens=PAGE_TOKENS,
         max_context=loaded.max_context,
     )
 
@@ -40,14 +43,27 @@ def default_step_law() -> StepLaw:
 
 
 def choose_prompts(folder: Path | None, per_class: int, seed: int) -> tuple[Prompt, ...]:
-    """Return prompts from the public sets at ``folder``, or our built-in ones without it."""
-    return tuple(load_prompts(folder, per_class, seed)) if folder is not None else BUILTIN
+    """Return prompts from the public sets at ``folder``, or our built-in ones without it.
+
+    The built-in set is small: a class gives as many as it has, up to ``per_class``.
+    """
+    if folder is not None:
+        return tuple(load_prompts(folder, per_class, seed))
+    note("no folder of public prompt sets is given: recording the built-in prompts")
+    seen: Counter[str] = Counter()
+    chosen = []
+    for prompt in BUILTIN:
+        seen[prompt.task_class] += 1
+        if seen[prompt.task_class] <= per_class:
+            chosen.append(prompt)
+    return tuple(chosen)
 
 
 def data_folder() -> Path | None:
-    """Return the folder ``ENTROPIC_DATA`` names, if it is set."""
-    place = os.environ.get("ENTROPIC_DATA")
-    require(place is None or Path(place).is_dir(), "ENTROPIC_DATA must be a folder", got=place)
+    """Return the folder ``ENTROPIC_DATA`` names, if it is set and not empty."""
+    place = os.environ.get("ENTROPIC_DATA") or None
+    if place is not None and not Path(place).is_dir():
+        raise ValueError(f"ENTROPIC_DATA must be a folder; got {place!r}")
     return None if place is None else Path(place)
 
 

@@ -60,7 +60,7 @@ class EntropyPriority:
     beta: float = 0.001  # per page held or needed: 1,000 pages weigh like one second
     c_min: float = 0.1  # floor of the dimensionless price
     pi_max: float = 10.0  # nats
-    kappa: float = 1.0  # nats per second of wait
+    kappa: float = 10.0 / 60.0  # nats per second of wait: a minute outweighs any value
     slack_scale_s: float = 10.0  # slack at or above which nothing is urgent
 
     def __post_init__(self) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -24,7 +25,7 @@ from simulator.commands import (
     TraceFile,
     assemble,
 )
-from traces.console import emit_json, guarded, note, progress
+from traces.console import FAILED, emit_json, guarded, note, progress
 
 if TYPE_CHECKING:
     from reports.studies.ablation import Ablation
@@ -60,9 +61,12 @@ def ablate(
     json: Json = False,
 ) -> None:
     """Compare every preset on the same arrivals and requests, with intervals over seeds."""
+    from reports.notes import INTERVALS
     from reports.studies.ablation import ablate as run_ablation
+    from simulator.caveats import caveat_json
 
     numbers = seed_range(seed, seeds)
+    check_jobs(jobs)
     scenario = assemble(
         trace,
         profile,
@@ -82,8 +86,8 @@ def ablate(
         found = run_ablation(scenario, seeds=numbers, jobs=jobs, progress=update)
     if json:
         config = {"seeds": list(numbers), **scenario.to_json()}
-        rows, notes = found.to_json(), dict(found.caveats)
-        emit_json("ablate", seed=seed, config=config, rows=rows, caveats=notes)
+        notes = {**caveat_json(scenario, found.caveats), "intervals": INTERVALS}
+        emit_json("ablate", seed=seed, config=config, rows=found.to_json(), caveats=notes)
     else:
         print_ablation(found)
 
@@ -104,6 +108,8 @@ def report(
     from reports.build import build_page, simulate_evidence
 
     numbers = seed_range(seed, min(seeds, 2) if quick else seeds)
+    check_jobs(jobs)
+    check_folder(out)
     scenario = assemble(trace, profile, None, rate=None, requests=None)
     evidence = simulate_evidence(scenario, seeds=numbers, jobs=jobs, quick=quick)
     note(f"wrote {build_page(evidence, out)}")
@@ -129,6 +135,8 @@ def demo(
     from reports.live import generate_replies, reply_text
 
     numbers = seed_range(seed, min(seeds, 2) if quick else seeds)
+    check_jobs(jobs)
+    check_folder(out)
     scenario = assemble(trace, profile, None, rate=None, requests=None)
     with progress("generating") as update:
         replies = generate_replies(
@@ -144,6 +152,11 @@ def demo(
     print_ablation(evidence.ablation)
     page = build_page(replace(evidence, replies=tuple(replies)), out)
     sys.stdout.write(f"page: {page}\n")
+    failed = [reply for reply in replies if reply.failed]
+    for reply in failed:
+        note(f"error: the live request {reply.prompt[:60]!r} ended with {reply.finish_reason}")
+    if failed:
+        raise typer.Exit(FAILED)
 
 
 def seed_range(first: int, count: int) -> range:
@@ -155,14 +168,31 @@ def seed_range(first: int, count: int) -> range:
     return range(first, first + count)
 
 
+def check_jobs(jobs: int) -> None:
+    """Raise on a number of processes that nothing can run on."""
+    from controllers.core import require
+
+    require(jobs >= 0, "jobs must be >= 0", jobs=jobs)
+
+
+def check_folder(out: Path) -> None:
+    """Raise where ``out`` cannot become a folder to write in; leave the disk as it is."""
+    known = next(folder for folder in (out, *out.absolute().parents) if folder.exists())
+    if not known.is_dir() or not os.access(known, os.W_OK | os.X_OK):
+        raise ValueError(f"--out must be a folder that can be written in; got {out}")
+
+
 def print_ablation(found: Ablation) -> None:
-    """Print the ablation table and its footer on stdout."""
+    """Print the ablation's tables and their footer on stdout."""
     from rich.console import Console
 
-    from reports.tables import WIDTH, ablation_grid, footer, rich_table
+    from reports.notes import footer, matched_verdict
+    from reports.tables import WIDTH, ablation_grid, matched_grid, rich_table
 
     console = Console(file=sys.stdout)
     if console.width < WIDTH:  # a wrapped number is worse than a wide line
         console = Console(file=sys.stdout, width=WIDTH)
     console.print(rich_table(ablation_grid(found), "Presets under common random numbers"))
-    sys.stdout.write("\n".join(footer(found)) + "\n")
+    title = "Against one fixed T of equal mean entropy on the same tokens, nats"
+    console.print(rich_table(matched_grid(found), title))
+    sys.stdout.write("\n".join((matched_verdict(found), *footer(found))) + "\n")

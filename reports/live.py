@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from controllers.core import require
 from controllers.presets import get_preset
+from controllers.serving.ledger import COMPLETED
 from traces.prompts import BUILTIN
 
 PRESET = "full"
@@ -15,16 +16,24 @@ USER_TEMPERATURE = 0.8
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reply:
-    """One prompt, what the model said, and what the laws did meanwhile; means over tokens."""
+    """One prompt, what the model said, and what the laws did meanwhile.
+
+    Means are over tokens, None where nothing was sampled.
+    """
 
     task_class: str
     prompt: str
     text: str
     tokens: int
     finish_reason: str
-    entropy_nats: float
-    temperature: float
-    coverage: float
+    entropy_nats: float | None
+    temperature: float | None
+    coverage: float | None
+
+    @property
+    def failed(self) -> bool:
+        """Whether the request ended otherwise than by a stop token or its limit."""
+        return self.finish_reason not in COMPLETED
 
 
 def generate_replies(
@@ -62,9 +71,9 @@ def generate_replies(
             text=str(row["text"]).strip(),
             tokens=_integer(row["tokens"]),
             finish_reason=str(row["finish_reason"]),
-            entropy_nats=_float(row["entropy_nats"]),
-            temperature=_float(row["temperature_mean"]),
-            coverage=_float(row["coverage"]),
+            entropy_nats=_mean(row["entropy_nats"]),
+            temperature=_mean(row["temperature_mean"]),
+            coverage=_mean(row["coverage"]),
         )
         for prompt, row in zip(chosen, rows, strict=True)
     ]
@@ -74,15 +83,23 @@ def reply_text(reply: Reply) -> str:
     """Return a reply for the terminal."""
     return (
         f"> {reply.prompt}\n{reply.text}\n"
-        f"[{reply.task_class}, {reply.tokens} tokens, {reply.finish_reason}: mean H "
-        f"{reply.entropy_nats:.2f} nats, mean T {reply.temperature:.2f}, mean coverage "
-        f"{reply.coverage:.3f}]\n"
+        f"[{reply.task_class}, {reply.tokens} tokens, {reply.finish_reason}{control_text(reply)}]\n"
     )
 
 
-def _float(value: object) -> float:
-    assert isinstance(value, int | float)
-    return float(value)
+def control_text(reply: Reply) -> str:
+    """Return what the laws did, ready to follow the finish reason; nothing without a token."""
+    if reply.entropy_nats is None or reply.temperature is None or reply.coverage is None:
+        return ""
+    return (
+        f": mean H {reply.entropy_nats:.2f} nats, mean T {reply.temperature:.2f}, mean coverage "
+        f"{reply.coverage:.3f}"
+    )
+
+
+def _mean(value: object) -> float | None:
+    assert value is None or isinstance(value, int | float)
+    return None if value is None else float(value)
 
 
 def _integer(value: object) -> int:

@@ -10,7 +10,15 @@ from typing import Annotated, Any
 
 import typer
 
-from traces.console import emit_json, guarded, note, package_versions, progress
+from traces.console import (
+    FAILED,
+    commit,
+    emit_json,
+    guarded,
+    note,
+    package_versions,
+    progress,
+)
 
 app = typer.Typer()
 OUT = Path("reports") / "out" / "stability.json"
@@ -29,11 +37,10 @@ def stability(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run the temperature laws live for a fixed length: does T settle or sit on a clip?"""
-    from backend.commands import commit
     from backend.live import processor
     from backend.models import load
     from reports.figures.stability import stability as draw
-    from reports.studies.stability import Setting, run
+    from reports.studies.stability import Setting, StudyFailed, run
     from reports.style import save
     from traces.atomic import atomic_path
 
@@ -44,14 +51,18 @@ def stability(
         target_nats=target_nats,
     )
     loaded = load(model)
-    with progress("serving live") as update:
-        rows = run(loaded, setting, update)
+    try:
+        with progress("serving live") as update:
+            rows = run(loaded, setting, update)
+    except StudyFailed as failure:
+        note(f"error: {failure}")
+        raise typer.Exit(FAILED) from None
     document: dict[str, Any] = {
         "command": " ".join(["entropic", *map(shlex.quote, sys.argv[1:])]),
         "model": loaded.name,
         "weights_sha256": loaded.weights_sha256,
         "device": processor(),
-        "commit": commit(),
+        "commit": commit(Path(__file__).parent),
         "versions": package_versions("torch", "transformers", "numpy", "entropic-time"),
         "seeds": list(setting.seeds),
         "max_tokens": max_tokens,

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import shlex
-import subprocess
 import sys
 from pathlib import Path
 
 from reports.studies.ablation import Ablation
-from traces.console import package_versions
+from traces.console import commit, package_versions
 
 LIBRARIES = ("entropic-time", "numpy", "scipy", "simpy", "pyarrow", "matplotlib", "torch")
 
@@ -30,20 +29,5 @@ def provenance(ablation: Ablation) -> dict[str, str]:
         "step law": law,
         "limits": ", ".join(f"{name} {n}" for name, n in scenario.limits.to_json().items()),
         "versions": ", ".join(f"{k} {v}" for k, v in package_versions(*LIBRARIES).items()),
-        "commit": commit(),
+        "commit": commit(Path(__file__).parent),
     }
-
-
-def commit() -> str:
-    """Return the commit this code stands at, marked where files differ; unknown without git."""
-    try:
-        done = subprocess.run(
-            ["git", "describe", "--always", "--dirty"],
-            capture_output=True,
-            text=True,
-            cwd=Path(__file__).parent,
-            check=False,
-        )
-    except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"

@@ -14,10 +14,18 @@ from reports.figures.latency import latency_against_load
 from reports.figures.pages import pages_kept
 from reports.figures.response import entropy_response
 from reports.figures.sign_error import sign_error
-from reports.live import PRESET, USER_TEMPERATURE
+from reports.live import PRESET, USER_TEMPERATURE, control_text
+from reports.notes import INTERVALS, footer, matched_verdict
 from reports.parts import Evidence, Part
 from reports.studies.ablation import Ablation
-from reports.tables import ablation_grid, difference_grid, footer, html_table
+from reports.tables import (
+    PAGE_COLUMNS,
+    ablation_grid,
+    difference_grid,
+    html_table,
+    matched_grid,
+)
+from simulator.caveats import IDEAL_KERNEL
 
 
 def live_replies(found: Evidence) -> Part | None:
@@ -27,8 +35,7 @@ def live_replies(found: Evidence) -> Part | None:
     blocks = "".join(
         f"<blockquote><p><b>{escape(reply.prompt)}</b></p><pre>{escape(reply.text)}</pre>"
         f"<p><small>{escape(reply.task_class)}, {reply.tokens} tokens, "
-        f"{escape(reply.finish_reason)}: mean H {reply.entropy_nats:.2f} nats, mean T "
-        f"{reply.temperature:.2f}, mean coverage {reply.coverage:.3f}</small></p></blockquote>"
+        f"{escape(reply.finish_reason)}{escape(control_text(reply))}</small></p></blockquote>"
         for reply in found.replies
     )
     intro = (
@@ -42,12 +49,20 @@ def live_replies(found: Evidence) -> Part | None:
 def ablation_table(found: Evidence) -> Part:
     """Show every preset, means and paired differences."""
     notes = "".join(f"<li>{escape(line)}</li>" for line in footer(found.ablation))
-    means = html_table(ablation_grid(found.ablation), "Means over seeds ± 95 % half-width.")
+    means = html_table(
+        ablation_grid(found.ablation, PAGE_COLUMNS), f"Means ± 95 % half-width; {INTERVALS}."
+    )
     pairs = html_table(
         difference_grid(found.ablation),
-        "Paired difference to baseline at the same seed, per cent ± 95 % half-width.",
+        f"Paired difference to baseline, per cent ± 95 % half-width; {INTERVALS}.",
     )
-    html = f"{means}{pairs}<ul class=notes>{notes}</ul>"
+    matched = html_table(
+        matched_grid(found.ablation),
+        "Each preset beside the one fixed temperature that has its mean entropy on the same "
+        "tokens; nats, ± 95 % by bootstrap over prompts; * excludes 0.",
+    )
+    verdict = f"<p>{escape(matched_verdict(found.ablation))}</p>"
+    html = f"{means}{pairs}{matched}{verdict}<ul class=notes>{notes}</ul>"
     return Part(name="ablation", title="Every preset on the same requests", html=html)
 
 
@@ -58,12 +73,14 @@ def ablation_forest(found: Evidence) -> Part:
         title="What each law changes",
         figure=forest(found.ablation, footer=_runs(found.ablation)),
         caption=(
-            "Each point is a preset's difference to baseline on the same arrivals and requests, "
-            "the bar its 95 % interval over seeds. Time moves only where fewer KV bytes are read "
-            "or where requests queue; temperature moves likelihood, never time, because output "
-            "lengths are the recording's. Pruning leaves NLL unmoved by construction: it was "
-            "recorded for dense attention only. Not shown: what a changed temperature would do to "
-            "lengths, and whether a lower NLL makes better answers."
+            "First three panels: each preset's difference to baseline on the same arrivals and "
+            "requests. Time moves only where fewer KV bytes are read or where requests queue; "
+            f"{IDEAL_KERNEL}. Temperature moves no time, because output lengths are the "
+            "recording's. Last panel: mean NLL against the one fixed temperature that has the "
+            f"preset's mean entropy on the same tokens. {matched_verdict(found.ablation)} "
+            "Attention and scheduling carry baseline's value: users ask for several temperatures, "
+            "and those already differ from one constant. Not shown: what a changed temperature "
+            "would do to lengths, what pruning does to NLL, and whether likelier text is better."
         ),
     )
 
@@ -151,12 +168,14 @@ def load(found: Evidence) -> Part | None:
         name="latency_load",
         title="Latency against load",
         figure=latency_against_load(
-            sweep, footer=f"{seeds}; capacity {sweep.capacity_per_s:.3g} requests/s; bands: 95 %"
+            sweep,
+            footer=f"{seeds}; capacity {sweep.capacity_per_s:.3g} requests/s; bands: 95 % over "
+            "arrival seeds",
         ),
         caption=(
             "The same requests arriving faster. Reading fewer pages shortens steps, and near "
-            "capacity shorter steps shorten queues. Capacity is that of a full dense batch; the "
-            "step law is a fit to one machine, so another device moves all lines."
+            f"capacity shorter steps shorten queues; {IDEAL_KERNEL}. Capacity is that of a full "
+            "dense batch; the step law is a fit to one machine, so another device moves all lines."
         ),
     )
 
@@ -164,7 +183,7 @@ def load(found: Evidence) -> Part | None:
 def _runs(ablation: Ablation) -> str:
     seeds = ablation.seeds
     n_requests = ablation.scenario.n_requests
-    return f"{len(seeds)} seed(s) ({seeds[0]}-{seeds[-1]}), {n_requests} requests each"
+    return f"{len(seeds)} seed(s) ({seeds[0]}-{seeds[-1]}), {n_requests} requests each; {INTERVALS}"
 
 
 def _first(ablation: Ablation) -> str:

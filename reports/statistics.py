@@ -1,7 +1,8 @@
 """Means with 95 % intervals over seeds, of metrics as ``controllers.serving.metrics`` names them.
 
 A metric inside a summary is addressed as ``"ttft_s.p95"``. Intervals are Student's, two-sided: they
-speak for other arrivals and orders of the same recorded requests, not for other prompts.
+speak for other arrivals and orders of the same recorded requests. What does not depend on those
+(entropies, likelihood, pages) has its intervals from ``reports.studies.per_token``.
 """
 
 from __future__ import annotations
@@ -48,12 +49,16 @@ def interval(values: Sequence[float | None]) -> Interval | None:
         return None
     if len(known) == 1:
         return Interval(known[0], None)
+    sample = np.array(known, np.float64)
+    error = float(sample.std(ddof=1)) / len(sample) ** 0.5
+    return Interval(float(sample.mean()), t_half(error, len(sample)))
+
+
+def t_half(standard_error: float, n: int) -> float:
+    """Return the half-width of Student's two-sided interval of a mean of ``n`` values."""
     from scipy.special import stdtrit
 
-    sample = np.array(known, np.float64)
-    quantile = float(stdtrit(len(sample) - 1, (1.0 + CONFIDENCE) / 2.0))
-    half = quantile * float(sample.std(ddof=1)) / len(sample) ** 0.5
-    return Interval(float(sample.mean()), half)
+    return float(stdtrit(n - 1, (1.0 + CONFIDENCE) / 2.0)) * standard_error
 
 
 def across(runs: Sequence[Flat]) -> dict[str, Interval | None]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -56,25 +57,69 @@ ABLATION_COLUMNS = (
     Column("through", "tok/s", "throughput_tokens_per_s"),
     Column("goodput", "req/min", "goodput_requests_per_s", 60.0),
     Column("pages", "% kept", "kv_pages_kept_share", 100.0),
-    Column("KV read", "GB", "kv_bytes_read", 1e-9),
+    Column("decode KV", "MB/tok", "kv_bytes_read_per_token", 1e-6),  # by decode rows
     Column("tau", "nat/tok", "tau_nats_per_token"),
-    Column("tau_cal", "nat/tok", "tau_cal_nats_per_token"),
+    Column("mean T", "", "mean_temperature"),
+    Column("mean H", "nat", "mean_entropy_nats"),
     Column("NLL", "nat/tok", "nll_nats_per_token"),
     Column("T clip", "% tok", "clip_share", 100.0),
+)
+PAGE_COLUMNS = (  # a page is wider than a terminal
+    *ABLATION_COLUMNS,
+    Column("tau_cal", "nat/tok", "tau_cal_nats_per_token"),
     Column("cost", "s", "cost_s"),
+    Column("overtakes", "requests", "overtakes"),
+)
+MATCHED_HEADS = (
+    ("preset", ""),
+    ("mean H", "nat"),
+    ("mean T", "of the law"),
+    ("fixed T", "of equal H"),
+    ("NLL", "law"),
+    ("NLL", "fixed T"),
+    ("NLL", "difference"),
+    ("sd of H", "law"),
+    ("sd of H", "fixed T"),
+    ("sd of H", "difference"),
 )
 
 
-def ablation_grid(ablation: Ablation) -> Grid:
+def ablation_grid(ablation: Ablation, columns: Sequence[Column] = ABLATION_COLUMNS) -> Grid:
     """Return the ablation as means ± 95 % half-widths, marked where the pairs differ."""
     return Grid(
-        head=("preset", *(column.head for column in ABLATION_COLUMNS)),
-        units=("", *(column.unit for column in ABLATION_COLUMNS)),
+        head=("preset", *(column.head for column in columns)),
+        units=("", *(column.unit for column in columns)),
         rows=tuple(
-            (Cell(row.preset), *(_cell(row, column) for column in ABLATION_COLUMNS))
-            for row in ablation.rows
+            (Cell(row.preset), *(_cell(row, column) for column in columns)) for row in ablation.rows
         ),
     )
+
+
+def matched_grid(ablation: Ablation) -> Grid:
+    """Return each preset beside the fixed T of its mean entropy; marked where the pair differs."""
+    rows = []
+    for row in ablation.rows:
+        found = row.matched
+        if found is None:
+            rows.append((Cell(row.preset), *(Cell("-") for _ in MATCHED_HEADS[1:])))
+            continue
+        nll, sd = found.nll_difference, found.sd_difference
+        rows.append(
+            (
+                Cell(row.preset),
+                Cell(f"{found.entropy_nats:.3f}"),
+                Cell(f"{found.mean_temperature:.3f}"),
+                Cell(f"{found.fixed_temperature:.3f}"),
+                Cell(f"{found.nll_nats:.3f}"),
+                Cell(f"{found.fixed_nll_nats:.3f}"),
+                Cell(*signed(nll), nll.excludes_zero),
+                Cell(f"{found.sd_nats:.3f}"),
+                Cell(f"{found.fixed_sd_nats:.3f}"),
+                Cell(*signed(sd), sd.excludes_zero),
+            )
+        )
+    heads, units = zip(*MATCHED_HEADS, strict=True)
+    return Grid(head=heads, units=units, rows=tuple(rows))
 
 
 def difference_grid(ablation: Ablation) -> Grid:
@@ -82,42 +127,13 @@ def difference_grid(ablation: Ablation) -> Grid:
     rows = []
     for row in ablation.rows[1:]:
         cells = [Cell(row.preset)]
-        for column in ABLATION_COLUMNS:
+        for column in PAGE_COLUMNS:
             found = row.difference_pct.get(column.metric)
             differs = found is not None and found.excludes_zero
             cells.append(Cell(*pct(found), differs))
         rows.append(tuple(cells))
-    units = ("", *("%" for _ in ABLATION_COLUMNS))
-    return Grid(head=("preset", *(c.head for c in ABLATION_COLUMNS)), units=units, rows=tuple(rows))
-
-
-def footer(ablation: Ablation) -> list[str]:
-    """Return what a reader must know before quoting the table, one sentence a line."""
-    scenario = ablation.scenario
-    traced, planned = str(scenario.trace.metadata["model"]), scenario.profile.model
-    models = f"the traced model ({traced}) is NOT the planned model ({planned})"
-    if traced == planned:
-        models = f"the traced model is the planned model ({planned})"
-    seeds = ablation.seeds
-    cut, reused, outside = (
-        ablation.caveats[name]
-        for name in ("recordings_cut_short", "recordings_reused", "steps_outside_profile")
-    )
-    return [
-        f"seeds {seeds[0]}-{seeds[-1]} ({len(seeds)}), {scenario.n_requests} requests each at "
-        f"{scenario.rate_per_s:.3g}/s, {scenario.replicas} replica(s); mean ± 95 % half-width over "
-        "seeds; * the paired difference to baseline excludes 0.",
-        f"Trace {scenario.trace.path.name}, sha256 {scenario.trace.sha256[:12]}; device "
-        f"{scenario.profile.device}; H* = {scenario.asking.target_nats:g} nat.",
-        f"Goodput: first token within {scenario.ttft_slo_s:.3g} s and {scenario.tpot_slo_s:.3g} s "
-        "per output token.",
-        f"Output lengths are exogenous: the recording's, whatever T; {models}; "
-        f"{cut} recordings ended at the recorder's limit, {reused} requests reuse one; {outside} "
-        "steps of baseline lie beyond what the step law was fitted on.",
-        "NLL is that of dense attention: what pruning does to it is not simulated (KL: entropic "
-        "trace info).",
-        "Presets that change priority can differ only where requests queue.",
-    ]
+    units = ("", *("%" for _ in PAGE_COLUMNS))
+    return Grid(head=("preset", *(c.head for c in PAGE_COLUMNS)), units=units, rows=tuple(rows))
 
 
 def rich_table(grid: Grid, title: str) -> Table:
@@ -164,6 +180,12 @@ def plus_minus(found: Interval | None, scale: float = 1.0) -> tuple[str, str]:
     digits = _decimals(mean)
     half = "" if found.half is None else f"±{found.half * scale:.{digits}f}"
     return f"{mean:.{digits}f}", half
+
+
+def signed(found: Interval) -> tuple[str, str]:
+    """Return a signed difference in nats and its half-width, three decimals."""
+    mean = f"{found.mean:+.3f}" if round(found.mean, 3) else f"{0:.3f}"
+    return mean, "" if found.half is None else f"±{found.half:.3f}"
 
 
 def pct(found: Interval | None) -> tuple[str, str]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, get_args
 
 import typer
 
+from simulator.caveats import caveat_json, caveat_lines
 from traces.console import emit_json, guarded, note, progress
 from traces.text import number, table
 
@@ -62,7 +63,7 @@ TOTALS = {
     "throughput, requests/s": "throughput_requests_per_s",
     "goodput, requests/s": "goodput_requests_per_s",
     "KV pages kept, share": "kv_pages_kept_share",
-    "KV bytes read": "kv_bytes_read",
+    "decode KV read, bytes": "kv_bytes_read",
     "tau at the applied T, nats": "tau_nats",
     "tau at T_cal, nats": "tau_cal_nats",
     "net entropy change, nats": "entropy_net_nats",
@@ -135,7 +136,7 @@ def simulate(
         note(f"wrote {ledger_out}")
     if json:
         config = {"preset": preset, "laws": chosen.fingerprints(), **scenario.to_json()}
-        found, notes = dict(done.metrics), dict(done.caveats)
+        found, notes = dict(done.metrics), caveat_json(scenario, done.caveats)
         emit_json("simulate", seed=seed, config=config, metrics=found, caveats=notes)
     else:
         sys.stdout.write(report(scenario, done))
@@ -196,39 +197,10 @@ def report(scenario: Scenario, done: Run) -> str:
             f"{number(scenario.rate_per_s)}/s on {scenario.replicas} replica(s)\n",
             _latencies(done.metrics),
             _totals(done.metrics),
-            *caveats(scenario, done),
+            *(f"note: {line}" for line in caveat_lines(scenario, done)),
             "",
         )
     )
-
-
-def caveats(scenario: Scenario, done: Run) -> list[str]:
-    """Return one line per thing a reader must know before quoting the numbers."""
-    found = done.caveats
-    traced, planned = str(scenario.trace.metadata["model"]), scenario.profile.model
-    lines = [
-        f"trace {scenario.trace.path.name} (sha256 {scenario.trace.sha256[:12]}), device "
-        f"{scenario.profile.device}",
-        "output lengths are the recording's, whatever the temperature",
-        "NLL is that of dense attention, whatever the coverage",
-        f"goodput: first token within {number(scenario.ttft_slo_s)} s and "
-        f"{number(scenario.tpot_slo_s)} s per token",
-        f"p99 rests on the slowest {-(-scenario.n_requests // 100)} of {scenario.n_requests} "
-        "requests",
-    ]
-    if traced != planned:
-        lines.append(f"the traced model ({traced}) is not the planned model ({planned})")
-    told = {
-        "bootstrapped_tokens": "tokens beyond a recording's end, from its own blocks",
-        "recordings_cut_short": "recordings ended at the recorder's limit",
-        "recordings_reused": "requests reuse a recording",
-        "steps_outside_profile": "steps lie beyond what the step law was fitted on",
-        "rows_below_lowest_coverage": "decode rows wanted less than the lowest recorded coverage",
-    }
-    lines += [f"{found[name]} {text}" for name, text in told.items() if found.get(name)]
-    if found.get("residual_samples") == 0:
-        lines.append("the trace has no pruned subsample: pruning leaves entropy unmoved here")
-    return [f"note: {line}" for line in lines]
 
 
 def _latencies(metrics: Mapping[str, Metric]) -> str:

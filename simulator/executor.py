@@ -120,7 +120,7 @@ class TraceExecutor:
         lanes = _Lanes(self._lanes.slots(plan.sampled), positions, rows, factor)
         signals, commands, shadow = self._control(lanes)
         h_applied, surprisal = self._outcome(lanes, commands, signals, scripts)
-        kept, dense, duration_ns = self._price(plan, sampled, share)
+        kept, dense, scored, duration_ns = self._price(plan, sampled, share)
         return Result(
             step=plan.step,
             tokens=tuple([self._model.tokens[row] for row in recorded]),
@@ -135,6 +135,7 @@ class TraceExecutor:
             surprisal=surprisal,
             page_units_read=kept,
             page_units_dense=dense,
+            pages_scored=scored,
             duration_ns=duration_ns,
             shadow=shadow,
         )
@@ -149,7 +150,7 @@ class TraceExecutor:
         share = self._model.shares.share(rows, coverage)
         self.clamped_rows += self._model.shares.count_below(coverage)
         normals = np.array([s.normals[t] for s, t in zip(scripts, positions, strict=True)])
-        return share.tolist(), self._residual.spread(coverage, share) * normals
+        return share.tolist(), self._residual.factor(coverage, share, normals)
 
     def _control(self, lanes: _Lanes) -> tuple[TokenSignal, np.ndarray, np.ndarray | None]:
         """Measure at T_cal and at the law's x_in, then let the law set ln T."""
@@ -184,18 +185,21 @@ class TraceExecutor:
         self._lanes.write_surprisal(lanes.slots, surprisal)
         return np.where(greedy, signals.h_cal, h.astype(F32)), surprisal
 
-    def _price(self, plan: Plan, sampled: list[Row], share: list[float]) -> tuple[int, int, int]:
-        """Return page units read, page units dense, and the step's nanoseconds.
+    def _price(
+        self, plan: Plan, sampled: list[Row], share: list[float]
+    ) -> tuple[int, int, int, int]:
+        """Return page units read, page units dense, pages scored, and the step's nanoseconds.
 
         Pages are those that hold tokens; a request may own one more, reserved and not yet read.
         """
-        kept = dense = n_decode = prompt_tokens = squares = 0
+        kept = dense = scored = n_decode = prompt_tokens = squares = 0
         kv_tokens = 0.0
         for row, part in zip(sampled, share, strict=True):
             if row.n_tokens == 1:
                 units = -(-(row.start + 1) // self._model.page_tokens) * self._units_per_page
                 kept += round(part * units)
                 dense += units
+                scored += units if row.coverage < 1.0 else 0
                 n_decode += 1
                 kv_tokens += part * (row.start + 1)
         for row in plan.rows:
@@ -203,4 +207,4 @@ class TraceExecutor:
                 prompt_tokens += row.n_tokens
                 squares += chunk_squares(row.start, row.n_tokens)
         seconds = self._step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares)
-        return kept, dense, max(1, round(1e9 * seconds))
+        return kept, dense, scored, max(1, round(1e9 * seconds))

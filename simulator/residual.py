@@ -1,11 +1,13 @@
 """What pruned attention does to entropy, drawn from what it did on the recorded subsample.
 
-A pruned row's H becomes H + sigma(coverage) * min(H, sqrt V) * z, with z a standard normal that
-depends on (seed, request, position) alone: serving order and load cannot move it, and every
-temperature of one row sees the same z. min(H, sqrt V) is the size of the first-order response of H
-to noise on the logits in both limits (a nearly certain row answers by about H, a flat one by about
-sqrt V), so H stays positive without clipping and the draw keeps mean zero.
-sigma is fitted so that the rms over the subsample equals the recorded rms at each coverage.
+A pruned row's H becomes H + clip(sigma(coverage) * z, -1, 1) * min(H, sqrt V), with z a standard
+normal that depends on (seed, request, position) alone: serving order and load cannot move it, and
+every temperature of one row sees the same z. min(H, sqrt V) is the size of the first-order response
+of H to noise on the logits in both limits (a nearly certain row answers by about H, a flat one by
+about sqrt V). The clip keeps H >= 0, and being symmetric it keeps the draw's mean at zero; it binds
+where |z| > 1/sigma.
+sigma is fitted so that the spread about the mean over the subsample equals the recorded one at each
+coverage. The recorded mean itself (pruning shifts H a little) is reported, not applied.
 """
 
 from __future__ import annotations
@@ -56,8 +58,8 @@ class Residual:
 
     coverages: np.ndarray  # increasing, below 1, [C]
     sigma: np.ndarray  # relative to ``response``, [C]
-    rms_nats: np.ndarray  # recorded rms, [C]; for reports
-    bias_nats: np.ndarray  # recorded mean, [C]; reported, not applied
+    std_nats: np.ndarray  # recorded standard deviation about the mean, [C]
+    bias_nats: np.ndarray  # recorded mean, pruned less dense, [C]; reported, not applied
     samples: int  # recorded rows behind the fit
     seed: int = 0
 
@@ -79,7 +81,7 @@ class Residual:
         """Return the residual that is zero everywhere."""
         zero = np.zeros(len(coverages))
         return cls(
-            coverages=coverages, sigma=zero, rms_nats=zero, bias_nats=zero, samples=0, seed=seed
+            coverages=coverages, sigma=zero, std_nats=zero, bias_nats=zero, samples=0, seed=seed
         )
 
     @classmethod
@@ -95,12 +97,12 @@ class Residual:
         h = np.asarray(trace.columns["h"], np.float64)[kept][:, nodes]
         v = np.asarray(trace.columns["v"], np.float64)[kept][:, nodes]
         error = pruned[kept] - h[:, None, :]  # [k, C, P]
-        square = (error * error).mean(axis=(0, 2))
+        std = error.std(axis=(0, 2))
         scale = float((response(h, v) ** 2).mean())
         return cls(
             coverages=COVERAGES,
-            sigma=np.sqrt(square / max(scale, np.finfo(np.float64).tiny)),
-            rms_nats=np.sqrt(square),
+            sigma=std / max(scale, np.finfo(np.float64).tiny) ** 0.5,
+            std_nats=std,
             bias_nats=error.mean(axis=(0, 2)),
             samples=len(kept),
             seed=seed,
@@ -111,8 +113,7 @@ class Residual:
         levels, sigma = np.append(self.coverages, 1.0), np.append(self.sigma, 0.0)
         return np.where(share < 1.0, np.interp(coverage, levels, sigma), 0.0)
 
-    def draw(
-        self, request: np.ndarray, position: np.ndarray, coverage: np.ndarray, share: np.ndarray
-    ) -> np.ndarray:
-        """Return the factors ``[B]`` that multiply ``response``; they depend on no other row."""
-        return self.spread(coverage, share) * counter_normal(self.seed, request, position)
+    def factor(self, coverage: np.ndarray, share: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return what multiplies ``response``, in [-1, 1]; all ``[B]``, lane by lane."""
+        drawn = self.spread(coverage, share) * normals
+        return np.minimum(np.maximum(drawn, -1.0), 1.0)

@@ -16,6 +16,7 @@ from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop, Sink
 from controllers.serving.metrics import Metric, summarise
 from controllers.steplaw import StepLaw
+from controllers.temperature import X_MAX, X_MIN
 from simulator.cluster import Cluster, Progress, RouterName, make_router
 from simulator.executor import TraceExecutor
 from simulator.merge import merged
@@ -41,6 +42,8 @@ class ClusterConfig:
     seed: int = 0  # of the bootstrap beyond the recording; the residual has its own
     record_tokens: bool = True  # one ledger row per token; off saves memory, and ITL and entropies
     horizon_s: float | None = None  # stop here, leaving requests unfinished; None: run dry
+    ttft_slo_s: float | None = None  # of goodput; None does not bind
+    tpot_slo_s: float | None = None
 
     def __post_init__(self) -> None:
         require(self.replicas >= 1, "replicas must be >= 1", replicas=self.replicas)
@@ -56,13 +59,9 @@ class SimulationResult:
     """What a run left behind."""
 
     ledgers: tuple[Ledger, ...]  # one per replica
+    ledger: Ledger  # the cluster's, in one piece
     metrics: Mapping[str, Metric]  # of the whole cluster
     caveats: Mapping[str, int]  # how often the recording had to be stretched, by name
-
-    @property
-    def ledger(self) -> Ledger:
-        """The cluster's ledger in one piece."""
-        return merged(self.ledgers)
 
     def to_json(self) -> str:
         """Return metrics and caveats as one line; equal runs give equal bytes."""
@@ -109,12 +108,19 @@ def run_workload(
     horizon_s = config.horizon_s
     cluster.run(None if horizon_s is None else round(horizon_s * NS_PER_S))
     ledgers = tuple(replica.loop.ledger for replica in cluster.replicas)
+    whole = ledgers[0] if len(ledgers) == 1 else merged(ledgers)
     return SimulationResult(
         ledgers=ledgers,
+        ledger=whole,
         metrics=summarise(
-            merged(ledgers),
+            whole,
             step_law=config.step_law,
             bytes_per_page_unit=config.bytes_per_page_unit,
+            page_tokens=config.limits.page_tokens,
+            ttft_slo_s=config.ttft_slo_s,
+            tpot_slo_s=config.tpot_slo_s,
+            x_min=X_MIN,
+            x_max=X_MAX,
         ),
         caveats=_caveats(model, residual, workload, cluster),
     )

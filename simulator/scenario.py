@@ -11,11 +11,9 @@ import numpy as np
 
 from controllers.core import require
 from controllers.presets import Preset
-from controllers.serving.ledger import Ledger
 from controllers.serving.limits import EngineLimits
-from controllers.serving.metrics import Metric, summarise
-from controllers.temperature import X_MAX, X_MIN
-from simulator import defaults
+from controllers.serving.metrics import Metric
+from simulator import caveats, defaults
 from simulator.cluster import Progress, RouterName
 from simulator.model import TraceModel
 from simulator.residual import Residual
@@ -45,6 +43,7 @@ class Scenario:
     router: RouterName = "round_robin"
     arrivals: Arrivals | None = None  # recorded times; None: Poisson
     model: TraceModel = field(repr=False)
+    residual: Residual = field(repr=False)  # fitted; each run seeds its own
 
     def __post_init__(self) -> None:
         for name in ("rate_per_s", "ttft_slo_s", "tpot_slo_s"):
@@ -117,9 +116,13 @@ class Run:
 
     preset: str
     seed: int
-    metrics: Mapping[str, Metric]
     caveats: Mapping[str, int]  # how often recording or profile had to be stretched, by name
     result: SimulationResult
+
+    @property
+    def metrics(self) -> Mapping[str, Metric]:
+        """Metrics of the whole cluster."""
+        return self.result.metrics
 
 
 def build(
@@ -181,6 +184,7 @@ def build(
         router=router,
         arrivals=arrivals,
         model=TraceModel.of(trace),
+        residual=Residual.fit(trace),
     )
 
 
@@ -194,47 +198,15 @@ def run(scenario: Scenario, preset: Preset, seed: int, *, progress: Progress | N
         replicas=scenario.replicas,
         router=scenario.router,
         seed=seed,
+        ttft_slo_s=scenario.ttft_slo_s,
+        tpot_slo_s=scenario.tpot_slo_s,
     )
-    residual = Residual.fit(scenario.trace, seed=seed)
+    residual = replace(scenario.residual, seed=seed)
     result = run_workload(
         scenario.model, residual, scenario.workload(seed), config, progress=progress
     )
-    metrics = summarise(
-        result.ledger,
-        step_law=config.step_law,
-        bytes_per_page_unit=config.bytes_per_page_unit,
-        ttft_slo_s=scenario.ttft_slo_s,
-        tpot_slo_s=scenario.tpot_slo_s,
-        x_min=X_MIN,
-        x_max=X_MAX,
-    )
-    outside = steps_outside_profile(scenario, result.ledger)
-    return Run(
-        preset=preset.name,
-        seed=seed,
-        metrics=metrics,
-        caveats={**result.caveats, "steps_outside_profile": outside},
-        result=result,
-    )
-
-
-def steps_outside_profile(scenario: Scenario, ledger: Ledger) -> int:
-    """Count steps with more decode rows, KV or prompt tokens than the step law was fitted on.
-
-    KV tokens are counted in whole pages. A feature that the profile gives no range for is not
-    checked.
-    """
-    units = scenario.model.layers * scenario.model.kv_heads
-    kv_tokens = ledger.steps["page_units_read"] / units * scenario.limits.page_tokens
-    outside = np.zeros(len(ledger.steps), bool)
-    for name, values in (
-        ("n_decode", ledger.steps["n_decode"]),
-        ("kv_tokens_read", kv_tokens),
-        ("prompt_tokens", ledger.steps["prompt_tokens"]),
-    ):
-        if name in scenario.profile.ranges:
-            outside |= values > scenario.profile.ranges[name][1]
-    return int(outside.sum())
+    found = {**result.caveats, **caveats.beyond_profile(scenario, result.ledger)}
+    return Run(preset=preset.name, seed=seed, caveats=found, result=result)
 
 
 def generated_tokens(run: Run) -> int:

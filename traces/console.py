@@ -10,9 +10,11 @@ import importlib.metadata
 import json
 import logging
 import platform
+import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ParamSpec, TypeVar
 
 P = ParamSpec("P")
@@ -53,9 +55,9 @@ def note(text: str) -> None:
 
 @contextmanager
 def progress(title: str) -> Iterator[Callable[[int, int], None]]:
-    """Yield ``update(done, total)`` drawing a bar on stderr; silent when stderr is not a terminal.
+    """Yield ``update(done, total)`` drawing a bar on stderr.
 
-    Without a terminal a line is written at each tenth, so that logs show life.
+    Where stderr is no terminal a line is written at each tenth, so that logs show life.
     """
     from rich.console import Console
     from rich.progress import Progress
@@ -85,6 +87,16 @@ def _tenths(title: str) -> Callable[[int, int], None]:
 def quiet_libraries() -> None:
     """Keep library chatter off the terminal; our own logs go to stderr."""
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+
+
+def commit(folder: Path) -> str:
+    """Return the commit of the checkout ``folder`` lies in, "-dirty" if changed, or "unknown"."""
+    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    try:
+        done = subprocess.run(git, capture_output=True, text=True, cwd=folder, check=False)
+    except OSError:
+        return "unknown"
+    return done.stdout.strip() or "unknown"
 
 
 def package_versions(*names: str) -> dict[str, str]:

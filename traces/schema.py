@@ -91,6 +91,7 @@ METADATA_KEYS = (  # JSON strings in the Parquet metadata of the token file
     "page_unit_bytes",  # K and V of one page, one layer, one KV head
     "pins",
     "command",
+    "commit",  # of this repository, "-dirty" where the tree had changes
     "versions",
     "rows",
     "requests",

@@ -110,6 +110,7 @@ def _metadata(shape: SyntheticShape, seed: int) -> dict[str, object]:
         "kv_heads": 2,
         "page_unit_bytes": 8192,
         "pins": "none",
+        "commit": "none",
         "command": f"synthetic_trace(seed={seed})",
         "versions": {"numpy": np.__version__},
     }

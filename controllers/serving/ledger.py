@@ -23,6 +23,7 @@ _STEPS = {
     "page_units_read": "q",
     "page_units_dense": "q",
     "preempted": "l",
+    "pages_scored": "q",
 }
 _REQUESTS = {
     "request_id": "q",

@@ -268,6 +268,7 @@ class ServingLoop:
             result.page_units_read,
             result.page_units_dense,
             len(plan.preempted),
+            result.pages_scored,
         )
 
     def _finish(self, sequence: Sequence, now_ns: int, reason: str) -> None:

@@ -59,6 +59,7 @@ class Result:
     page_units_read: int  # pages read, summed over decode rows, layers and KV heads
     page_units_dense: int  # what dense attention would have read
     duration_ns: int
+    pages_scored: int = 0  # pages whose key moments a page score read; summed like page units
     shadow: np.ndarray | None = None  # commands of a shadowed law, float32 [S]
 
 

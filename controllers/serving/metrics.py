@@ -19,6 +19,7 @@ def summarise(
     *,
     step_law: StepLaw,
     bytes_per_page_unit: int,
+    page_tokens: int = 16,
     ttft_slo_s: float | None = None,
     tpot_slo_s: float | None = None,
     x_min: float | None = None,
@@ -29,8 +30,10 @@ def summarise(
     TTFT counts every request that got a token; TPOT (first token excluded), end-to-end and Jain
     count completed ones; ITL, entropies and ``nll_nats`` count every token, as totals over the run.
     Rates are over the span from the first arrival to the end of the last step. A page unit is one
-    page of one layer and KV head. Goodput counts completed requests within both thresholds (one
-    that is None does not bind). ``clip_share`` is the share of commands on a bound of ln T.
+    page of one layer and KV head. ``kv_bytes_read`` is what decode rows read, the page score's own
+    bytes included: mean and variance of a page's keys weigh as much as one of its tokens. Goodput
+    counts completed requests within both thresholds (one that is None does not bind).
+    ``clip_share`` is the share of commands on a bound of ln T.
     """
     requests, steps = ledger.requests, ledger.steps
     arrival, first = requests["arrival_ns"], requests["first_token_ns"]
@@ -46,6 +49,7 @@ def summarise(
     has_slo = ttft_slo_s is not None or tpot_slo_s is not None
     span_s = _span_s(ledger)
     read, dense = int(steps["page_units_read"].sum()), int(steps["page_units_dense"].sum())
+    scored = int(steps["pages_scored"].sum())
     alone_s = _alone_s(step_law, requests["prompt_tokens"], tokens)
     return {
         "ttft_s": _summary(ttft_s[served]),
@@ -55,7 +59,7 @@ def summarise(
         "throughput_tokens_per_s": _ratio(float(tokens.sum()), span_s),
         "throughput_requests_per_s": _ratio(float(completed.sum()), span_s),
         "goodput_requests_per_s": _ratio(float(good.sum()), span_s) if has_slo else None,
-        "kv_bytes_read": read * bytes_per_page_unit,
+        "kv_bytes_read": read * bytes_per_page_unit + scored * bytes_per_page_unit // page_tokens,
         "kv_pages_kept_share": _ratio(read, dense),
         "preemptions": int(requests["preemptions"].sum()),
         **_entropies(ledger),

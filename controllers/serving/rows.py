@@ -93,6 +93,7 @@ def result_row(result: Result, now_ns: int) -> LogRow:
         **{name: _floats(getattr(result, name)) for name in _LANES},
         "page_units_read": int(result.page_units_read),
         "page_units_dense": int(result.page_units_dense),
+        "pages_scored": int(result.pages_scored),
         "duration_ns": int(result.duration_ns),
         "shadow": None if result.shadow is None else _floats(result.shadow),
     }
@@ -108,6 +109,7 @@ def result_from_row(row: LogRow) -> Result:
         **{name: _lanes(row[name]) for name in _LANES},
         page_units_read=row["page_units_read"],
         page_units_dense=row["page_units_dense"],
+        pages_scored=row["pages_scored"],
         duration_ns=row["duration_ns"],
         shadow=None if row["shadow"] is None else _lanes(row["shadow"]),
     )

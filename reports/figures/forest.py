@@ -1,41 +1,68 @@
-"""The ablation as a forest: paired differences to baseline with their intervals."""
+"""The ablation as a forest: paired differences with their intervals."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from reports.statistics import Interval
-from reports.studies.ablation import Ablation
+from reports.studies.ablation import Ablation, Row
 from reports.style import COLOURS, INK, MUTED, PAPER, new_figure, styled
 
+
+@dataclass(frozen=True, slots=True)
+class Panel:
+    """One column of the figure."""
+
+    title: str
+    label: str
+    difference: Callable[[Row], Interval | None]
+    decimals: int
+
+
+def _pct(metric: str) -> Callable[[Row], Interval | None]:
+    return lambda row: row.difference_pct.get(metric)
+
+
+TO_BASELINE = "difference to baseline, %"
 PANELS = (
-    ("tpot_s.mean", "time per output token"),
-    ("e2e_s.mean", "end-to-end time"),
-    ("kv_bytes_read", "KV bytes read"),
-    ("nll_nats", "NLL at T = 1"),
+    Panel("time per output token", TO_BASELINE, _pct("tpot_s.mean"), 1),
+    Panel("end-to-end time", TO_BASELINE, _pct("e2e_s.mean"), 1),
+    Panel("decode KV read\nper token", TO_BASELINE, _pct("kv_bytes_read_per_token"), 1),
+    Panel(
+        "NLL against a fixed T\nof equal mean entropy",
+        "difference, nats per token",
+        lambda row: None if row.matched is None else row.matched.nll_difference,
+        3,
+    ),
 )
 
 
 def forest(ablation: Ablation, *, footer: str) -> Figure:
-    """Draw each preset's paired difference to baseline in per cent, a panel per metric."""
+    """Draw each preset's difference, a panel per metric.
+
+    Three panels compare with baseline; the last with the fixed T of the preset's mean entropy.
+    """
     rows = ablation.rows[1:]
     names = [row.preset for row in rows]
     with styled():
-        figure = new_figure(9.6, 0.9 + 0.38 * len(names) + 0.7, footer)
+        figure = new_figure(9.6, 1.1 + 0.38 * len(names) + 0.7, footer)
         axes = figure.subplots(1, len(PANELS), sharey=True, squeeze=False)[0]
-        for axis, (metric, title) in zip(axes, PANELS, strict=True):
-            _panel(axis, names, [row.difference_pct.get(metric) for row in rows])
-            axis.set_title(title)
-            axis.set_xlabel("difference to baseline, %")
+        for axis, panel in zip(axes, PANELS, strict=True):
+            _panel(axis, names, [panel.difference(row) for row in rows], panel.decimals)
+            axis.set_title(panel.title)
+            axis.set_xlabel(panel.label)
         axes[0].set_yticks(range(len(names)), names)
         axes[0].set_ylim(len(names) - 0.4, -0.7)
         return figure
 
 
-def _panel(axis: Axes, names: Sequence[str], found: Sequence[Interval | None]) -> None:
+def _panel(
+    axis: Axes, names: Sequence[str], found: Sequence[Interval | None], decimals: int
+) -> None:
     axis.axvline(0.0, color=INK, linewidth=1.0)
     axis.grid(visible=False, axis="y")
     for height, (name, difference) in enumerate(zip(names, found, strict=True)):
@@ -51,12 +78,10 @@ def _panel(axis: Axes, names: Sequence[str], found: Sequence[Interval | None]) -
             capsize=3,
             linewidth=1.6,
         )
-        digits = 0 if abs(difference.mean) >= 99.5 else 1
-        text = (
-            f"{difference.mean:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
-            if abs(difference.mean) >= 0.05
-            else "0"
-        )
+        digits = 0 if abs(difference.mean) >= 99.5 else decimals
+        text = "0"
+        if round(difference.mean, digits):
+            text = f"{difference.mean:+.{digits}f}".replace("-", "\N{MINUS SIGN}")
         axis.annotate(
             text, (difference.mean, height), xytext=(0, 5), textcoords="offset points",
             ha="center", fontsize=7.5, color=INK, bbox=dict(PAPER),

@@ -109,7 +109,7 @@ def check_curves(rows: list[dict[str, Any]], trace: Trace, preset: Preset) -> Cu
     drift = [
         _closed_loop(model, preset, requests[rid], slice(*trace.slices[i]))
         - x[slice(*trace.slices[i])]
-        for i, rid in enumerate(_log_ids(trace))
+        for i, rid in enumerate(_log_ids(trace, requests))
         if rid not in killed
     ]
     gap = np.abs(np.concatenate(drift)) if drift else np.zeros(1)
@@ -123,8 +123,17 @@ def check_curves(rows: list[dict[str, Any]], trace: Trace, preset: Preset) -> Cu
     )
 
 
-def _log_ids(trace: Trace) -> list[int]:
-    return [int(request.prompt_id.removeprefix("run/")) for request in trace.requests]
+def _log_ids(trace: Trace, known: Mapping[int, object]) -> list[int]:
+    """Return the log's id of each request of the trace; raise on a trace of another run."""
+    ids = []
+    for request in trace.requests:
+        mark, _, number = request.prompt_id.partition("/")
+        if mark != "run" or not number.isdecimal() or int(number) not in known:
+            raise ValueError(
+                f"{trace.path}: prompt_id: must be run/<id of the log>; got {request.prompt_id!r}"
+            )
+        ids.append(int(number))
+    return ids
 
 
 def _closed_loop(

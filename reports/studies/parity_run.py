@@ -16,6 +16,7 @@ from controllers.presets import Preset, get_preset
 from controllers.serving.limits import EngineLimits
 from controllers.serving.runlog import write_log
 from kernels.page_select.naive import Pins
+from traces.console import commit
 from traces.prompts import BUILTIN
 from traces.store import TraceWriter
 
@@ -127,6 +128,7 @@ def _write_trace(
         "layers": loaded.layers,
         "kv_heads": loaded.kv_heads,
         "page_unit_bytes": page_unit_bytes(loaded, limits.page_tokens),
+        "commit": commit(Path(__file__).parent),
         "pins": {"first": pins.first, "recent": pins.recent, "min_pages": pins.min_pages},
         **provenance,
     }

@@ -26,6 +26,10 @@ QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
 WARM_UP_TOKENS = 32  # left out of "settled" means: the law starts at the user's T
 
 
+class StudyFailed(RuntimeError):
+    """Requests that did not run to their full length, and why."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Setting:
     """What is run: every built-in prompt under every seed, ``max_tokens`` each."""
@@ -42,13 +46,15 @@ def run(
     progress: Callable[[int, int], None] | None = None,
 ) -> list[dict[str, object]]:
     """Return a row per preset: a summary per seed, and quantile bands of T and H by token."""
-    rows = []
+    rows, reachable = [], None
     steps = len(PRESETS) * (setting.max_tokens + 2)
     for order, name in enumerate(PRESETS):
         done = order * (setting.max_tokens + 2)
         tick = None if progress is None else _offset(progress, done, steps)
         columns = _serve(loaded, name, setting, tick)
-        rows.append(_summary(name, setting, columns))
+        if reachable is None:  # judged once, on the path of the first preset, the baseline
+            reachable = _reachable(columns, setting.target_nats)
+        rows.append(_summary(name, setting, columns, reachable))
     return rows
 
 
@@ -67,7 +73,7 @@ def _serve(
         token_budget=max(512, len(cases)),
         pool_tokens=len(cases) * (256 + setting.max_tokens),
     )
-    recorder = TraceRecorder()
+    recorder = TraceRecorder(page_curves=False)
     engine = Engine(
         loaded, get_preset(name), limits, default_step_law(), recorder=recorder, ignore_stop=True
     )
@@ -86,17 +92,22 @@ def _serve(
             task_class=prompt.task_class,
         )
         submissions.append(Submission(request=request, prompt=ids))
-    engine.run(submissions)
+    done = engine.run(submissions)
+    failed = [f"request {d.request.request_id}: {d.reason}" for d in done if d.reason != "length"]
+    if failed:
+        raise StudyFailed(f"{name}: {'; '.join(failed)}")
     shape = (len(setting.seeds), len(BUILTIN))
     taken = [recorder.take(index, index) for index in range(len(cases))]
     stacked = {name: np.stack([columns[name] for columns in taken]) for name in taken[0]}
     return {name: column.reshape(shape + column.shape[1:]) for name, column in stacked.items()}
 
 
-def _summary(name: str, setting: Setting, columns: dict[str, np.ndarray]) -> dict[str, object]:
+def _summary(
+    name: str, setting: Setting, columns: dict[str, np.ndarray], reachable: np.ndarray
+) -> dict[str, object]:
     x, h = columns["x_applied"], columns["h_applied"]
     on_clip = (np.abs(x - X_MIN) < ON_CLIP) | (np.abs(x - X_MAX) < ON_CLIP)
-    reachable = _reachable(columns, setting.target_nats)
+    own = _reachable(columns, setting.target_nats)
     settled = h[:, :, WARM_UP_TOKENS:]
     per_seed = [
         {
@@ -107,6 +118,7 @@ def _summary(name: str, setting: Setting, columns: dict[str, np.ndarray]) -> dic
             "mean_temperature": float(np.exp(x[i]).mean()),
             "nll_nats": float(columns["surprisal"][i].mean()),
             "reachable_share": float(reachable[i].mean()),
+            "own_path_reachable_share": float(own[i].mean()),
             "reachable_mean_entropy_nats": _mean(h[i][reachable[i]]),
             "reachable_settled_entropy_nats": _mean(settled[i][reachable[i]]),
         }
@@ -127,7 +139,7 @@ def _summary(name: str, setting: Setting, columns: dict[str, np.ndarray]) -> dic
 def _reachable(columns: dict[str, np.ndarray], target: float) -> np.ndarray:
     """Return ``[seeds, prompts]``: whether the mean entropy can be the target inside the clips.
 
-    Judged on the path that was taken: the mean H over its tokens at T_min and at T_max must lie on
+    On the path that ``columns`` took, the mean H over its tokens at T_min and at T_max must lie on
     either side of the target. The end nodes of a trace are the clips.
     """
     assert np.allclose(np.log([T_NODES[0], T_NODES[-1]]), [X_MIN, X_MAX])

@@ -237,3 +237,21 @@ def test_one_token_prompts_and_chunks_take_the_decode_path_and_fit_in(tiny):
     assert tokens_of(engine(tiny, "full", narrow), wanted) == tokens_of(
         engine(tiny, "full", ROOMY), wanted
     )
+
+
+def test_a_request_due_while_a_step_runs_waits_from_when_it_was_due(tiny):
+    made = engine(tiny)
+    made.run([submission(0), submission(1, at_s=0.0001)])
+    arrived = made.ledger.requests["arrival_ns"]
+    assert arrived[1] - arrived[0] == 100_000
+
+
+def test_page_scores_are_counted_on_sparse_rows_alone(tiny):
+    dense, pruned = engine(tiny), engine(tiny, sparse(0.9))
+    for made in (dense, pruned):
+        made.run([submission(0, 100, 8)])
+    assert dense.ledger.steps["pages_scored"].sum() == 0
+    steps = pruned.ledger.steps
+    decode = steps["n_decode"] > 0
+    assert (steps["pages_scored"][decode] == steps["page_units_dense"][decode]).all()
+    assert steps["pages_scored"][~decode].sum() == 0

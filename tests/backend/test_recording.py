@@ -49,6 +49,7 @@ PROMPTS = tuple(
 )
 PLAN = RecordingPlan(prompts=PROMPTS, temperatures=(0.7, 1.0), max_tokens=12, seed=4)
 PROVENANCE = {
+    "commit": "test",
     "model": "tiny",
     "weights_sha256": "0" * 64,
     "t_cal": 1.0,

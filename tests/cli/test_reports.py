@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from controllers.presets import PRESETS
@@ -62,3 +64,46 @@ def test_demo_without_the_live_backend_says_what_to_install(cli, inputs, tmp_pat
     assert done.exit_code == 2
     assert "backend extra" in done.stderr
     assert not (tmp_path / "out").exists()
+
+
+def test_ablate_json_says_which_interval_is_which(cli, inputs):
+    found = cli.json("ablate", *inputs, "--seeds", 1, "--jobs", 1)
+    assert "bootstrap over prompts" in found["caveats"]["intervals"]
+    assert "ideal kernel" in found["caveats"]["sparse_speed"]
+    assert "0.8" in found["caveats"]["entropy_shift_not_applied_nats"]
+    for row in found["rows"]:
+        matched = row["matched_fixed_temperature"]
+        assert set(matched["nll_difference_nats"]) == {"mean", "ci95"}
+        for name in ("mean_temperature", "mean_entropy_nats"):
+            assert row["metrics"][name]["mean"] > 0.0
+
+
+def test_a_failed_live_request_is_told_and_fails_the_demo(
+    cli, inputs, tmp_path, replies, monkeypatch
+):
+    empty = {"tokens": 0, "text": "", "entropy_nats": None, "temperature": None, "coverage": None}
+    failed = replace(replies, **empty, finish_reason="error: no room")
+    monkeypatch.setattr(live, "generate_replies", lambda **_: [replies, failed])
+    out = tmp_path / "out"
+    done = cli("demo", *inputs, "--quick", "--jobs", 1, "--seeds", 1, "--out", out)
+    assert done.exit_code == 1
+    assert "error: no room" in done.stderr
+    assert replies.prompt in done.stderr
+    assert "error: no room" in (out / "index.html").read_text()
+
+
+@pytest.mark.parametrize("command", ["report", "demo"])
+@pytest.mark.parametrize(
+    ("option", "value"), [("--jobs", "-1"), ("--out", "taken"), ("--out", "taken/inside")]
+)
+def test_a_bad_option_is_refused_before_any_work(
+    cli, inputs, tmp_path, monkeypatch, command, option, value
+):
+    (tmp_path / "taken").write_text("a file")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(live, "generate_replies", lambda **_: pytest.fail("worked"))
+    monkeypatch.setattr("reports.build.simulate_evidence", lambda *_, **__: pytest.fail("worked"))
+    done = cli(command, *inputs, option, value)
+    assert done.exit_code == 2, done.output
+    assert value in done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["taken"]

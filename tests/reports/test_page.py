@@ -10,11 +10,20 @@ from controllers.presets import PRESETS
 from reports import build
 from reports.build import build_page, read_results
 from reports.committed import STABILITY_COLUMNS, stability
+from reports.notes import INTERVALS, footer, matched_verdict
 from reports.page import render
 from reports.parts import Part
 from reports.results_html import result_html
 from reports.sections import SECTIONS
-from reports.tables import ABLATION_COLUMNS, ablation_grid, footer, html_table
+from reports.tables import (
+    ABLATION_COLUMNS,
+    MATCHED_HEADS,
+    PAGE_COLUMNS,
+    ablation_grid,
+    html_table,
+    matched_grid,
+)
+from simulator.caveats import IDEAL_KERNEL
 
 
 @pytest.fixture(scope="module")
@@ -127,7 +136,7 @@ def test_terminal_and_page_show_the_same_cells(ablation):
 
 def test_a_mark_means_that_the_pairs_differ(ablation):
     grid = ablation_grid(ablation)
-    column = 1 + [c.metric for c in ABLATION_COLUMNS].index("kv_bytes_read")
+    column = 1 + [c.metric for c in ABLATION_COLUMNS].index("kv_bytes_read_per_token")
     marks = {row[0].text: row[column].differs for row in grid.rows}
     assert marks["attention"]
     assert not marks["baseline"]
@@ -138,3 +147,34 @@ def test_the_footer_holds_the_caveats(ablation):
     text = " ".join(footer(ablation))
     for words in ("seeds 0-1", "8 requests", "exogenous", "NOT the planned", "requests queue"):
         assert words in text
+    assert INTERVALS in text
+    assert "not applied" in text
+    assert "baseline 0," in text
+
+
+def test_the_page_says_that_sparse_speed_is_an_ideal_kernels(evidence):
+    parts = {part.name: part for section in SECTIONS if (part := section(evidence)) is not None}
+    for name in ("differences", "latency_load"):
+        assert IDEAL_KERNEL in parts[name].caption
+    assert IDEAL_KERNEL[1:] in " ".join(footer(evidence.ablation))
+
+
+def test_the_matched_table_has_a_line_per_preset(ablation):
+    grid = matched_grid(ablation)
+    assert [row[0].text for row in grid.rows] == list(PRESETS)
+    assert all(len(row) == len(MATCHED_HEADS) for row in grid.rows)
+    for row, found in zip(grid.rows, ablation.rows, strict=True):
+        assert row[6].differs == found.matched.nll_difference.excludes_zero
+
+
+def test_the_verdict_names_each_temperature_law_once(ablation):
+    text = matched_verdict(ablation)
+    assert "seed is worse in likelihood" in text
+    for law in ("sampling", "seed", "best"):
+        assert text.count(f"{law} is ") == 1
+    for carried in ("baseline is", "scheduling is", "attention is", "full is"):
+        assert carried not in text
+
+
+def test_a_page_shows_more_columns_than_a_terminal():
+    assert PAGE_COLUMNS[: len(ABLATION_COLUMNS)] == ABLATION_COLUMNS

@@ -28,14 +28,14 @@ def small_ledger() -> Ledger:
     ledger.submitted(1, 5, 1, 10 * MS)
     ledger.submitted(2, 5, 1, 10 * MS)
     give(ledger, 0, 0, 20 * MS, 3.0, 0.0)
-    ledger.ran(0, 10 * MS, 10 * MS, 0, 5, 2, 0, 0, 0)
+    ledger.ran(0, 10 * MS, 10 * MS, 0, 5, 2, 0, 0, 0, 0)
     give(ledger, 0, 1, 30 * MS, 1.0, 0.5)
     give(ledger, 1, 0, 30 * MS, 2.0, -1.0)
-    ledger.ran(1, 20 * MS, 10 * MS, 1, 5, 4, 30, 40, 0)
+    ledger.ran(1, 20 * MS, 10 * MS, 1, 5, 4, 30, 40, 0, 0)
     ledger.finished(1, 30 * MS, "stop")
-    ledger.ran(2, 30 * MS, 10 * MS, 1, 0, 2, 30, 40, 1)
+    ledger.ran(2, 30 * MS, 10 * MS, 1, 0, 2, 30, 40, 1, 0)
     give(ledger, 0, 2, 50 * MS, 1.5, 1.0)
-    ledger.ran(3, 40 * MS, 10 * MS, 1, 0, 2, 20, 40, 0)
+    ledger.ran(3, 40 * MS, 10 * MS, 1, 0, 2, 20, 40, 0, 32)
     ledger.finished(0, 50 * MS, "length")
     ledger.check()
     return ledger
@@ -59,7 +59,7 @@ def test_rates_are_over_first_arrival_to_last_step() -> None:
 
 def test_pages_and_cost_are_sums_over_steps() -> None:
     found = metrics(small_ledger())
-    assert found["kv_bytes_read"] == 8000
+    assert found["kv_bytes_read"] == 8000 + 32 * 100 // 16  # a page scored costs one token's share
     assert found["kv_pages_kept_share"] == pytest.approx(80 / 120)
     assert found["cost_s"] == pytest.approx(0.040)
 
@@ -118,7 +118,7 @@ def test_a_ledger_without_token_rows_still_has_latencies() -> None:
     ledger = Ledger(record_tokens=False)
     ledger.submitted(0, 5, 1, 0)
     give(ledger, 0, 0, 20 * MS, 3.0, 0.0)
-    ledger.ran(0, 10 * MS, 10 * MS, 0, 5, 2, 0, 0, 0)
+    ledger.ran(0, 10 * MS, 10 * MS, 0, 5, 2, 0, 0, 0, 0)
     ledger.finished(0, 20 * MS, "stop")
     ledger.check()
     found = metrics(ledger)

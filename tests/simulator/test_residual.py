@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 
@@ -10,17 +12,24 @@ from traces.store import Trace
 from traces.synth import SyntheticShape, synthetic_trace
 
 
+def factors(
+    fitted: Residual,
+    request: np.ndarray,
+    position: np.ndarray,
+    coverage: np.ndarray,
+    share: np.ndarray,
+) -> np.ndarray:
+    return fitted.factor(coverage, share, counter_normal(fitted.seed, request, position))
+
+
 def test_draws_do_not_depend_on_order_or_company(residual: Residual) -> None:
     rng = np.random.default_rng(0)
     request, position = rng.integers(0, 50, 300), rng.integers(0, 500, 300)
-    coverage, share = rng.uniform(0.8, 0.99, 300), np.full(300, 0.5)
-    together = residual.draw(request, position, coverage, share)
+    columns = (request, position, rng.uniform(0.8, 0.99, 300), np.full(300, 0.5))
+    together = factors(residual, *columns)
     order = rng.permutation(300)
-    shuffled = residual.draw(request[order], position[order], coverage[order], share[order])
-    alone = [
-        residual.draw(*(column[i : i + 1] for column in (request, position, coverage, share)))[0]
-        for i in range(300)
-    ]
+    shuffled = factors(residual, *(column[order] for column in columns))
+    alone = [factors(residual, *(c[i : i + 1] for c in columns))[0] for i in range(300)]
     assert np.array_equal(shuffled, together[order])
     assert np.array_equal(alone, together)
 
@@ -40,33 +49,53 @@ def test_normals_are_standard_and_uncorrelated() -> None:
 
 def test_dense_rows_have_no_residual(residual: Residual) -> None:
     lanes = np.arange(20)
-    assert not residual.draw(lanes, lanes, np.ones(20), np.ones(20)).any()
-    assert not residual.draw(lanes, lanes, np.full(20, 0.9), np.ones(20)).any()
-    assert residual.draw(lanes, lanes, np.full(20, 0.9), np.full(20, 0.9)).all()
+    assert not factors(residual, lanes, lanes, np.ones(20), np.ones(20)).any()
+    assert not factors(residual, lanes, lanes, np.full(20, 0.9), np.ones(20)).any()
+    assert factors(residual, lanes, lanes, np.full(20, 0.9), np.full(20, 0.9)).all()
 
 
-def test_fitted_spread_reproduces_the_recorded_rms(trace: Trace) -> None:
-    fitted = Residual.fit(trace)
+def test_fitted_spread_reproduces_the_recorded_one_about_its_mean(trace: Trace) -> None:
     pruned = trace.columns["h_pruned"].astype(float)
     rows = np.flatnonzero(np.isfinite(pruned).all(axis=(1, 2)))
     nodes = list(PRUNED_NODES)
     h, v = (trace.columns[name][rows][:, nodes].astype(float) for name in "hv")
-    recorded = np.sqrt(np.square(pruned[rows] - h[:, None]).mean(axis=(0, 2)))
+    error = pruned[rows] - h[:, None]
+    fitted = Residual.fit(trace)
     drawn = fitted.sigma * np.sqrt(np.square(response(h, v)).mean())
-    np.testing.assert_allclose(drawn, recorded, rtol=1e-12)
+    np.testing.assert_allclose(drawn, error.std(axis=(0, 2)), rtol=1e-12)
+    np.testing.assert_allclose(fitted.bias_nats, error.mean(axis=(0, 2)), rtol=1e-12)
     assert fitted.samples == len(rows) > 0
-    assert np.all(np.diff(fitted.rms_nats) < 0.0)  # this recording: less coverage, more error
+    assert np.all(np.diff(fitted.std_nats) < 0.0)  # this recording: less coverage, more error
+
+
+def test_a_shift_of_every_pruned_entropy_is_reported_and_moves_no_draw(trace: Trace) -> None:
+    columns = dict(trace.columns)
+    columns["h_pruned"] = columns["h_pruned"] + np.float32(0.5)
+    shifted = Residual.fit(dataclasses.replace(trace, columns=columns))
+    plain = Residual.fit(trace)
+    np.testing.assert_allclose(shifted.bias_nats, plain.bias_nats + 0.5, atol=1e-6)
+    np.testing.assert_allclose(shifted.sigma, plain.sigma, rtol=1e-4)
 
 
 def test_drawn_entropy_keeps_its_mean(trace: Trace) -> None:
     fitted = Residual.fit(trace)
     h, v = trace.columns["h_cal"].astype(float), trace.columns["v_cal"].astype(float)
     lanes = np.tile(np.arange(len(h)), 40)
-    position = np.arange(len(lanes))
-    factor = fitted.draw(lanes, position, np.full(len(lanes), 0.9), np.full(len(lanes), 0.5))
+    n = len(lanes)
+    factor = factors(fitted, lanes, np.arange(n), np.full(n, 0.9), np.full(n, 0.5))
     change = factor * response(h, v)[lanes]
-    assert abs(change.mean()) < 4 * change.std() / np.sqrt(len(change))
-    assert np.all(h[lanes] + change >= 0.0)
+    assert abs(change.mean()) < 4 * change.std() / np.sqrt(n)
+
+
+def test_however_wide_the_spread_entropy_stays_positive_and_its_mean_unmoved() -> None:
+    zero, n = np.zeros(len(COVERAGES)), 100_000
+    wide = Residual(coverages=COVERAGES, sigma=zero + 2.0, std_nats=zero, bias_nats=zero, samples=1)
+    lanes = np.arange(n)
+    factor = factors(wide, lanes, lanes, np.full(n, 0.9), np.full(n, 0.5))
+    h = np.random.default_rng(1).uniform(0.0, 3.0, n)
+    assert np.all(h + factor * response(h, h) >= 0.0)
+    assert np.mean(np.abs(factor) == 1.0) > 0.5  # the clip binds
+    assert abs(factor.mean()) < 4 * factor.std() / np.sqrt(n)
 
 
 def test_a_trace_without_the_subsample_gives_no_residual() -> None:
@@ -79,6 +108,6 @@ def test_a_trace_without_the_subsample_gives_no_residual() -> None:
 def test_bad_spreads_are_rejected() -> None:
     zero = np.zeros(len(COVERAGES))
     with pytest.raises(ValueError, match="sigma"):
-        Residual(coverages=COVERAGES, sigma=zero - 1.0, rms_nats=zero, bias_nats=zero, samples=1)
+        Residual(coverages=COVERAGES, sigma=zero - 1.0, std_nats=zero, bias_nats=zero, samples=1)
     with pytest.raises(ValueError, match="coverages"):
         Residual.none(COVERAGES[::-1])

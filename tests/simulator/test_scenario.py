@@ -6,8 +6,12 @@ import pytest
 
 from controllers.presets import get_preset
 from controllers.serving.limits import EngineLimits
+from controllers.serving.metrics import summarise
 from controllers.steplaw import StepLaw
+from controllers.temperature import X_MAX, X_MIN
 from simulator import defaults
+from simulator.caveats import caveat_lines, unapplied_shift_nats
+from simulator.merge import merged
 from simulator.scenario import build, run
 from traces.profile import Profile
 from traces.synth import SyntheticShape, synthetic_trace
@@ -80,3 +84,46 @@ def test_steps_beyond_the_fit_are_counted(trace, profile):
         busy = done.result.ledger.steps["n_decode"] > measured.ranges["n_decode"][1]
         assert counts[-1] == busy.sum()
     assert counts[0] > counts[1] == 0
+
+
+def test_a_step_below_the_fitted_range_lies_outside_too(trace, profile):
+    above_one = dataclasses.replace(profile, ranges={"prompt_tokens": (1e6, 2e6)})
+    done = run(build(trace, above_one), get_preset("baseline"), 0)
+    prefills = done.result.ledger.steps["prompt_tokens"] > 0
+    assert done.caveats["steps_outside_profile"] == prefills.sum() > 0
+
+
+def test_the_longest_prompts_last_chunk_is_held_against_the_fit(trace, profile):
+    longest = max(request.prompt_tokens for request in trace.requests)
+    for largest, found in ((longest**2, 0), (longest**2 - 1, longest**2)):
+        fitted = dataclasses.replace(profile, ranges={"prompt_squares": (0.0, float(largest))})
+        scenario = build(trace, fitted, token_budget=longest)
+        done = run(scenario, get_preset("baseline"), 0)
+        assert done.caveats["prompt_squares_beyond_profile"] == found
+        assert any("prompt_squares" in line for line in caveat_lines(scenario, done)) == (found > 0)
+
+
+def test_the_shift_that_no_run_applies_is_told(trace, profile):
+    scenario = build(trace, profile)
+    shifts = unapplied_shift_nats(scenario)
+    assert list(shifts) == ["0.8", "0.9", "0.95", "0.98", "0.99"]
+    text = " ".join(caveat_lines(scenario, run(scenario, get_preset("full"), 0)))
+    assert f"{shifts['0.8']:+.3f} at 0.8" in text
+    bare = synthetic_trace(SyntheticShape(n_requests=2, output_tokens=8, pruned_every=0), seed=1)
+    assert unapplied_shift_nats(build(bare, profile)) == {}
+
+
+def test_a_runs_metrics_are_those_of_its_ledger_and_thresholds(trace, profile):
+    scenario = build(trace, profile, replicas=2)
+    done = run(scenario, get_preset("full"), 1)
+    expected = summarise(
+        merged(done.result.ledgers),
+        step_law=profile.law,
+        bytes_per_page_unit=scenario.bytes_per_page_unit,
+        page_tokens=scenario.limits.page_tokens,
+        ttft_slo_s=scenario.ttft_slo_s,
+        tpot_slo_s=scenario.tpot_slo_s,
+        x_min=X_MIN,
+        x_max=X_MAX,
+    )
+    assert done.metrics == expected

@@ -26,6 +26,7 @@ def metadata() -> dict[str, Any]:
         "kv_heads": 3,
         "page_unit_bytes": 8192,
         "pins": {"first": 1, "recent": 2},
+        "commit": "test",
         "command": "record --test",
         "versions": {"numpy": np.__version__},
     }
