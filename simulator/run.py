@@ -153,11 +153,11 @@ def _caveats(
         wanted = recorded if arrival.output_tokens is None else arrival.output_tokens
         allowed = arrival.request.max_tokens
         stretched += max(0, min(wanted, allowed) - recorded)
-        cut += wanted == recorded < allowed and not model.ends_itself[arrival.trace_index]
+        cut += wanted == recorded and not model.ends_itself[arrival.trace_index]
     distinct = {arrival.trace_index for arrival in workload.arrivals}
     return {
         "bootstrapped_tokens": stretched,
-        "recordings_cut_short": cut,  # by the recorder's limit, though the request could go on
+        "recordings_cut_short": cut,  # by the recorder's limit: the model would have gone on
         "recordings_reused": len(workload.arrivals) - len(distinct),
         "recordings_empty": workload.empty_recordings,
         "rows_below_lowest_coverage": sum(r.executor.clamped_rows for r in cluster.replicas),

@@ -36,13 +36,13 @@ def tight_limits(loaded: LoadedModel) -> EngineLimits:
 
 
 def submissions(
-    loaded: LoadedModel, n_requests: int, max_tokens: int, seed: int, gap_s: float
+    loaded: LoadedModel, first_id: int, n_requests: int, max_tokens: int, seed: int, gap_s: float
 ) -> list[Submission]:
     """Return Poisson arrivals over the built-in prompts, some of whose users hang up."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng([seed, first_id])
     at_s = np.cumsum(rng.exponential(gap_s, n_requests))
     made = []
-    for index in range(n_requests):
+    for index in range(first_id, first_id + n_requests):
         prompt = BUILTIN[int(rng.integers(len(BUILTIN)))]
         request, ids = make_request(
             loaded,
@@ -61,7 +61,7 @@ def submissions(
             Submission(
                 request=request,
                 prompt=ids,
-                at_s=float(at_s[index]),
+                at_s=float(at_s[index - first_id]),
                 cancel_after_tokens=hang_up if cancelled else None,
             )
         )
@@ -82,23 +82,27 @@ def run(
     min_steps: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> None:
-    """Serve live, writing the run's log and (given a path) the trace of its finished requests."""
+    """Serve live, writing the run's log and (given a path) the trace of its finished requests.
+
+    Waves of ``n_requests`` are served until there are ``min_steps`` steps.
+    """
     recorder = TraceRecorder()
     limits = tight_limits(loaded)
     with write_log(log_path) as sink:
         engine = Engine(loaded, preset, limits, default_step_law(), recorder=recorder, sink=sink)
-        wanted = submissions(loaded, n_requests, max_tokens, seed, gap_s)
+        wanted: list[Submission] = []
         killed: set[int] = set()
 
         def on_step(*_: object) -> None:
             _flip_switches(engine, killed)
             if progress is not None:
-                progress(len(engine.done), n_requests)
+                progress(max(len(engine.done) - 1, 0), len(wanted))
 
         engine.on_step = on_step
-        engine.run(wanted)
-    if engine.ledger.step_count < min_steps:
-        raise ValueError(f"steps must be >= {min_steps}; got {engine.ledger.step_count}")
+        while not wanted or engine.ledger.step_count < min_steps:  # another wave while short
+            wave = submissions(loaded, len(wanted), n_requests, max_tokens, seed, gap_s)
+            wanted += wave
+            engine.run(wave)
     if trace_path is not None:
         _write_trace(engine, recorder, wanted, trace_path, provenance)
 
