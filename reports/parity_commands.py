@@ -46,9 +46,16 @@ def parity(
         log, trace = _serve(out, preset, requests, max_tokens, min_steps, model, seed)
     elif log is None:
         log, trace = LOG, TRACE if trace is None else trace
-    found = check(read_log(log), None if trace is None else read_trace(trace))
+    recorded = None if trace is None else read_trace(trace)
+    found = check(read_log(log), recorded)
     if json:
-        config = {"log": str(log), "trace": None if trace is None else str(trace)}
+        config: dict[str, object] = {
+            "log": log.name,
+            "trace": None if trace is None else trace.name,
+        }
+        if recorded is not None:
+            names = ("model", "command", "commit", "versions")
+            config["run"] = {name: recorded.metadata[name] for name in names}
         emit_json("parity", seed=seed if live else None, config=config, metrics=_metrics(found))
     else:
         sys.stdout.write(_text(found, log))
@@ -110,7 +117,7 @@ def _text(found: Parity, log: Path) -> str:
     events = ", ".join(f"{count} {name.replace('_', ' ')}" for name, count in found.events.items())
     plans, commands, curves = found.plans, found.commands, found.curves
     lines = [
-        f"log          {log}",
+        f"log          {log.name}",
         f"exercised    {events}",
         f"L1 plans     {plans.compared} compared, {plans.n_differing} differ",
         f"L1 commands  {commands.commands} compared bitwise, {commands.n_differing} differ",
