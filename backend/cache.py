@@ -73,9 +73,7 @@ class PagedCache:
     def read(
         self, layer: int, pages: Tensor, extent: int | None, length: int
     ) -> tuple[Tensor, Tensor]:
-        """Return K and V ``[Hkv, length, D]`` of a sequence; a view when its pages are one
-        extent.
-        """
+        """Return a sequence's K and V ``[Hkv, length, D]``; views when its pages are one extent."""
         if extent is not None:
             first = extent * self.page_tokens
             return self.k[layer, :, first : first + length], self.v[

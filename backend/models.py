@@ -52,9 +52,7 @@ class LoadedModel:
     stop_ids: frozenset[int]
 
     def encode_chat(self, text: str) -> list[int]:
-        """Return the token ids of one user turn in the model's chat format, or plain ids without
-        one.
-        """
+        """Return the ids of one user turn in the model's chat format; plain ids if it has none."""
         if not self.tokenizer.chat_template:
             return list(self.tokenizer(text).input_ids)
         turns = [{"role": "user", "content": text}]
@@ -144,9 +142,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 
 def weights_digest(folder: Path) -> str:
-    """Return one SHA-256 over a folder's weight files, checked against its provenance if it has
-    one.
-    """
+    """Return one SHA-256 over a folder's weight files, checked against provenance if there."""
     files = sorted(folder.glob("*.safetensors"))
     if not files:
         raise ModelError(f"model {folder}: no *.safetensors file")

@@ -108,9 +108,7 @@ class TraceRecorder:
 
 
 def measure_nodes(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
-    """Return H and V of logit rows ``[S, n]`` at the trace's nodes of ln T, float32 ``[S, N]``
-    each.
-    """
+    """Return H and V of logit rows ``[S, n]`` at the trace's nodes, float32 ``[S, N]`` each."""
     pairs = [entropy_varentropy(logits, torch.full((len(logits),), float(x))) for x in X_NODES]
     h, v = (torch.stack(part, dim=1).numpy() for part in zip(*pairs, strict=True))
     return h, v

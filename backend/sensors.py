@@ -1,6 +1,4 @@
-"""Sensors: reductions of logit rows to lanes. The one place where exp, log and sums over rows
-live.
-"""
+"""Sensors reduce logit rows to lanes: the one place where exp, log and sums over rows live."""
 
 from __future__ import annotations
 
@@ -12,9 +10,7 @@ _STEEP = 1e30  # 1/T beyond which a logit times it, or its inverse, leaves float
 
 
 def healthy_rows(logits: Tensor) -> Tensor:
-    """Return ``[S]`` bool: rows of ``[S, n]`` with no NaN, no +inf and at least one finite
-    logit.
-    """
+    """Tell which rows of ``[S, n]`` have no NaN, no +inf and at least one finite logit, ``[S]``."""
     return logits.amax(-1).isfinite()  # amax carries NaN through
 
 

@@ -27,9 +27,7 @@ if TYPE_CHECKING:
 def pruned_logits(
     executor: LiveExecutor, rows: Sequence[Row], pages: Mapping[int, list[int]]
 ) -> dict[int, Tensor]:
-    """Return, per request of the one-token ``rows``, logits at every recorded coverage ``[C,
-    n]``.
-    """
+    """Return each one-token row's logits at every recorded coverage, ``[C, n]`` by request id."""
     if not rows:
         return {}
     cache, per_coverage = executor.cache, []

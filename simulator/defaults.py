@@ -1,6 +1,4 @@
-"""What a command assumes when the user says nothing, each derived from the trace and the
-profile.
-"""
+"""What a command assumes when the user says nothing, derived from trace and profile."""
 
 from __future__ import annotations
 
