@@ -119,10 +119,21 @@ def test_slope_of_the_cubic_beats_linear_interpolation_of_v(kind: str) -> None:
 def test_lane_functions_and_table_agree() -> None:
     logits = some_logits("zipf")
     h, v, _ = exact(logits, X_NODES)
-    x = np.random.default_rng(5).uniform(X_NODES[0], X_NODES[-1], len(logits))
+    x = np.random.default_rng(5).uniform(X_NODES[1], X_NODES[-1], len(logits))  # cubic from here on
     found_h, found_v = CurveTable.of(X_NODES, h, v).entropy(np.arange(len(logits)), x)
     np.testing.assert_allclose(found_h, hermite(X_NODES, h, v, x), rtol=0.0, atol=1e-13)
     np.testing.assert_allclose(found_v, varentropy(X_NODES, h, v, x), rtol=0.0, atol=1e-12)
+
+
+def test_the_first_segment_is_the_quintic_through_three_nodes() -> None:
+    u = X_NODES - X_NODES[0]
+    h, v = 1.0 + u + 0.3 * u**5, 1.0 + 1.5 * u**4
+    at = np.linspace(X_NODES[0], X_NODES[1], 9)[:-1]
+    table = CurveTable.of(X_NODES, np.tile(h, (len(at), 1)), np.tile(v, (len(at), 1)))
+    found_h, found_v = table.entropy(np.arange(len(at)), at)
+    w = at - X_NODES[0]
+    np.testing.assert_allclose(found_h, 1.0 + w + 0.3 * w**5, rtol=0.0, atol=1e-9)
+    np.testing.assert_allclose(found_v, 1.0 + 1.5 * w**4, rtol=0.0, atol=1e-8)
 
 
 @pytest.mark.parametrize("temperature", [0.2, 2.1, float("nan")])
