@@ -20,10 +20,11 @@ def _mount() -> None:
     from reports.commands import app as reported
     from reports.live_commands import app as studied
     from reports.parity_commands import app as parity
+    from reports.variance_commands import app as steadied
     from simulator.commands import app as simulated
     from traces.commands import app as trace
 
-    for part in (reported, simulated, live, parity, studied):
+    for part in (reported, simulated, live, parity, studied, steadied):
         app.add_typer(part)
     app.add_typer(trace, name="trace")
 

@@ -15,7 +15,7 @@ from backend.engine import Engine, Submission
 from backend.models import LoadedModel
 from backend.recorder import TraceRecorder
 from backend.setup import default_limits, default_step_law, make_request
-from controllers.presets import get_preset
+from controllers.presets import Preset, get_preset
 from controllers.temperature import X_MAX, X_MIN
 from traces.prompts import BUILTIN
 from traces.schema import T_NODES
@@ -50,22 +50,23 @@ def run(
     steps = len(PRESETS) * (setting.max_tokens + 2)
     for order, name in enumerate(PRESETS):
         done = order * (setting.max_tokens + 2)
-        tick = None if progress is None else _offset(progress, done, steps)
-        columns = _serve(loaded, name, setting, tick)
+        tick = None if progress is None else offset(progress, done, steps)
+        columns = serve(loaded, get_preset(name), setting, tick)
         if reachable is None:  # judged once, on the path of the first preset, the baseline
             reachable = _reachable(columns, setting.target_nats)
         rows.append(_summary(name, setting, columns, reachable))
     return rows
 
 
-def _offset(progress: Callable[[int, int], None], start: int, total: int) -> Callable[[int], None]:
+def offset(progress: Callable[[int, int], None], start: int, total: int) -> Callable[[int], None]:
+    """Return a step counter that reports to ``progress`` from ``start`` on."""
     return lambda step: progress(min(start + step, total), total)
 
 
-def _serve(
-    loaded: LoadedModel, name: str, setting: Setting, tick: Callable[[int], None] | None
+def serve(
+    loaded: LoadedModel, preset: Preset, setting: Setting, tick: Callable[[int], None] | None
 ) -> dict[str, np.ndarray]:
-    """Run one preset; return ``[seeds, prompts, tokens]`` columns."""
+    """Run one preset live; return ``[seeds, prompts, tokens]`` columns."""
     cases = [(seed, prompt) for seed in setting.seeds for prompt in BUILTIN]
     limits = default_limits(
         loaded,
@@ -74,9 +75,7 @@ def _serve(
         pool_tokens=len(cases) * (256 + setting.max_tokens),
     )
     recorder = TraceRecorder(page_curves=False)
-    engine = Engine(
-        loaded, get_preset(name), limits, default_step_law(), recorder=recorder, ignore_stop=True
-    )
+    engine = Engine(loaded, preset, limits, default_step_law(), recorder=recorder, ignore_stop=True)
     if tick is not None:
         engine.on_step = lambda plan, _result: tick(plan.step)
     submissions = []
@@ -95,11 +94,11 @@ def _serve(
     done = engine.run(submissions)
     failed = [f"request {d.request.request_id}: {d.reason}" for d in done if d.reason != "length"]
     if failed:
-        raise StudyFailed(f"{name}: {'; '.join(failed)}")
+        raise StudyFailed(f"{preset.name}: {'; '.join(failed)}")
     shape = (len(setting.seeds), len(BUILTIN))
     taken = [recorder.take(index, index) for index in range(len(cases))]
     stacked = {name: np.stack([columns[name] for columns in taken]) for name in taken[0]}
-    return {name: column.reshape(shape + column.shape[1:]) for name, column in stacked.items()}
+    return {key: column.reshape(shape + column.shape[1:]) for key, column in stacked.items()}
 
 
 def _summary(
