@@ -25,7 +25,7 @@ help:
 	@echo "test    default test suite"
 	@echo "check   format, lint, import layers, types"
 	@echo "fix     format and apply safe lint fixes"
-	@echo "prove   long property search, slow tests included"
+	@echo "prove   a million lanes in closed loop, long property search, slow tests"
 	@echo "bench   measure speed"
 	@echo "gpu     measure and validate on a CUDA device"
 	@echo "report  tables and figures"
@@ -60,6 +60,7 @@ fix: $(STAMP)
 	$(BIN)/ruff check --fix .
 
 prove: setup
+	$(BIN)/entropic prove
 	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -q -m 'not gpu and not bench'
 
 bench: setup

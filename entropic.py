@@ -18,13 +18,15 @@ app = typer.Typer(
 def _mount() -> None:
     from backend.commands import app as live
     from reports.commands import app as reported
+    from reports.estimator_commands import app as estimated
     from reports.live_commands import app as studied
     from reports.parity_commands import app as parity
     from reports.variance_commands import app as steadied
+    from reports.verify.commands import app as verified
     from simulator.commands import app as simulated
     from traces.commands import app as trace
 
-    for part in (reported, simulated, live, parity, studied, steadied):
+    for part in (reported, simulated, live, parity, studied, steadied, verified, estimated):
         app.add_typer(part)
     app.add_typer(trace, name="trace")
 

@@ -17,6 +17,7 @@ from backend.models import LoadedModel
 from backend.sampler import sample, uniforms
 from backend.sensors import entropy_varentropy, healthy_rows, surprisal_at_one
 from backend.steps import forward, prepare
+from controllers.certificates import require_target
 from controllers.compose import Shadow
 from controllers.core import TokenSignal
 from controllers.presets import Preset
@@ -102,6 +103,11 @@ class LiveExecutor:
                 f"prompt_tokens must be the prompt's length {len(prompt)}; "
                 f"got prompt_tokens={request.prompt_tokens}"
             )
+        vocabulary = self.loaded.vocabulary
+        require_target(request.target_nats, vocabulary)
+        strange = [token for token in prompt if not 0 <= token < vocabulary]
+        if strange:
+            raise ValueError(f"prompt tokens must lie in [0, {vocabulary}); got {strange[0]}")
         self.lanes.add(request)  # first, for it refuses an id that is in use
         self.live[request.request_id] = Live(request, list(prompt))
 

@@ -49,6 +49,7 @@ class LoadedModel:
     heads: int
     kv_heads: int
     head_dim: int
+    vocabulary: int
     stop_ids: frozenset[int]
 
     def encode_chat(self, text: str) -> list[int]:
@@ -227,6 +228,7 @@ def _describe(network: Any, tokenizer: Any, name: str, digest: str) -> LoadedMod
         heads=heads,
         kv_heads=getattr(config, "num_key_value_heads", None) or heads,
         head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        vocabulary=config.vocab_size,
         stop_ids=frozenset(stops),
     )
 

@@ -49,6 +49,14 @@ class LoadSignal(NamedTuple):
     pages_needed: Array  # KV pages still needed to be resident
     collapse_nats: Array  # sensor: shrunk mean of max(0, H_{t-1} - H_t) at T_cal
     completion: Array  # generated / max_tokens, in [0, 1]; never the true output length
+    wait_steps: Array  # plans since the last full quantum of service, or arrival
+    served_s: Array  # modelled seconds of its rows so far, each as a step of its own
+    prefill_s: Array  # modelled seconds to prefill what is pending, as one step of its own
+    token_s: Array  # modelled seconds of its next output token, at its share of a full batch
+    user_priority: Array  # Request.priority; smaller goes first (vLLM's convention)
+    predicted_tokens: Array  # predicted output tokens still to come, >= 1
+    client_service: Array  # weighted tokens of its client above the least served active client's
+    oracle_tokens: Array  # true output tokens still to come; NaN unless the loop has an oracle
 
 
 @runtime_checkable

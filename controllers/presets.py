@@ -1,19 +1,19 @@
 """Presets: the rows of the paper's Table 1 with corrected laws, the paper as printed, and our best.
 
-``baseline`` is where the kill switch leads; every preset gates its temperature law.
+``baseline`` is where the kill switch leads; every preset gates its temperature law. The published
+schedulers that ours is compared with are in ``controllers/peers.py``.
 """
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from dataclasses import dataclass
 from types import MappingProxyType
 
 from controllers.compose import Gated, Shadow, delayed
-from controllers.core import Law, TemperatureLaw, fingerprint, require
 from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
-from controllers.priority import EntropyPriority, Fcfs, PriorityLaw, SeedPriority
+from controllers.peers import PEERS
+from controllers.preset import Preset
+from controllers.priority import EntropyPriority, Fcfs, SeedPriority
 from controllers.temperature import (
     EntropyFeedback,
     FeedforwardNewton,
@@ -25,54 +25,12 @@ PROBE_EVERY = 64  # tokens between dense probes where coverage is controlled
 SEED_QUANTUM = 64  # tokens after which the paper's scheduler re-ranks residents
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Preset:
-    """The three laws of a server, and the serving parameters that belong to them.
-
-    The collapse prior is what a request of ``collapse_prior_weight`` observed tokens would have to
-    say to be believed halfway: E|H_t - H_{t-1}|/2 of a stationary sequence, until it has its own.
-    """
-
-    name: str
-    temperature: TemperatureLaw
-    coverage: Law
-    priority: PriorityLaw
-    quantum_tokens: int | None = None  # None: residents keep their slots
-    probe_every: int = 0  # tokens between dense probes; 0 never
-    sparse_min_context: int = 512  # tokens; below it coverage is 1
-    collapse_prior_nats: float = 0.75
-    collapse_prior_weight: float = 16.0  # tokens
-
-    def __post_init__(self) -> None:
-        require(self.name != "", "a preset needs a name", name=self.name)
-        require(
-            self.quantum_tokens is None or self.quantum_tokens >= 1,
-            "quantum_tokens must be >= 1 or None",
-            quantum_tokens=self.quantum_tokens,
-        )
-        for name in (
-            "probe_every",
-            "sparse_min_context",
-            "collapse_prior_nats",
-            "collapse_prior_weight",
-        ):
-            value = getattr(self, name)
-            require(math.isfinite(value) and value >= 0, f"{name} must be >= 0", **{name: value})
-
-    def fingerprints(self) -> dict[str, str]:
-        """Return the fingerprint of each law, by role; a log carries them so replay can refuse."""
-        return {
-            "temperature": fingerprint(self.temperature),
-            "coverage": fingerprint(self.coverage),
-            "priority": fingerprint(self.priority),
-        }
-
-
 def get_preset(name: str) -> Preset:
-    """Return the preset called ``name``."""
-    if name not in PRESETS:
-        raise ValueError(f"unknown preset {name!r}; known: {', '.join(PRESETS)}")
-    return PRESETS[name]
+    """Return the preset called ``name``, one of ``PRESETS`` or a peer of ``PEERS``."""
+    known = {**PRESETS, **PEERS}
+    if name not in known:
+        raise ValueError(f"unknown preset {name!r}; known: {', '.join(known)}")
+    return known[name]
 
 
 def shadowed(preset: Preset) -> Preset:

@@ -1,7 +1,8 @@
 """Priority laws: load signals in, priority out, float32 ``[B]``; larger goes first.
 
-They read relative times and modelled costs, never absolute times or true output lengths. All are
-stateless. NaN policy: a non-finite term counts as zero, so the order stays total.
+They read relative times and modelled costs, never absolute times or true output lengths. Those
+here are stateless; published peers are in ``controllers/schedulers``. NaN policy: a non-finite
+term counts as zero, so the order stays total.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ class PriorityLaw(Law, Protocol):
     """A law whose command is a priority, ``[B]``; larger first."""
 
     reserves: ClassVar[bool]  # a head of line that does not yet fit blocks those behind it
+    oracle: ClassVar[bool]  # reads true output lengths, which only a simulation can know
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -30,6 +32,7 @@ class Fcfs:
     """pi = age_s: first come, first served; the baseline. No feedback, no starvation."""
 
     reserves: ClassVar[bool] = True
+    oracle: ClassVar[bool] = False
 
     def init(self, signal: LoadSignal) -> Stateless:
         """Return the empty state."""
@@ -53,6 +56,7 @@ class EntropyPriority:
     """
 
     reserves: ClassVar[bool] = True
+    oracle: ClassVar[bool] = False
 
     rho_u: float = 1.0  # nats
     rho_c: float = 0.5  # nats
@@ -102,6 +106,7 @@ class SeedPriority:
     """
 
     reserves: ClassVar[bool] = False
+    oracle: ClassVar[bool] = False
 
     alpha: float = 1.0  # per second of modelled cost; the paper gives no values
     beta: float = 0.001  # per page

@@ -34,7 +34,7 @@ class FixedTemperature:
 
     def init(self, signal: TokenSignal) -> TemperatureState:
         """Start at the user's ln T."""
-        return TemperatureState(_finite_user(signal))
+        return TemperatureState(finite_user(signal))
 
     def update(
         self, state: TemperatureState, signal: TokenSignal
@@ -55,33 +55,34 @@ class EntropyFeedback:
     Negative feedback; H and V are measured at x. On fixed logits over n outcomes, off the clips,
     with H* reachable between them: never expanding for gain <= 2/N_n, monotone for gain <= 1/N_n
     (.0330 at n = 50,257; ``entropy.max_varentropy``). The first is exact while g = gain; where c
-    binds (g V <= c) it is sufficient. The paper's section 3.3 with its sign corrected.
+    binds (g V <= c) it is sufficient. The paper's section 3.3 with its sign corrected. With
+    c = inf and rate = inf it is the plain law, g = gain on every step.
     """
 
     gain: float = 0.03  # ln T per nat
-    c: float = 0.3  # largest g V, dimensionless
+    c: float = 0.3  # largest g V, dimensionless; inf: the gain does not adapt
     v0: float = 0.05  # nats^2
-    rate: float = 0.1  # largest move per token, ln T
+    rate: float = 0.1  # largest move per token, ln T; inf: no limit
     x_min: float = X_MIN
     x_max: float = X_MAX
 
     def __post_init__(self) -> None:
-        _require_positive(gain=self.gain, c=self.c, v0=self.v0, rate=self.rate)
-        _require_range(self.x_min, self.x_max)
+        require_positive(gain=self.gain, v0=self.v0)
+        require_above_zero(c=self.c, rate=self.rate)
+        require_range(self.x_min, self.x_max)
 
     def init(self, signal: TokenSignal) -> TemperatureState:
         """Start at the user's ln T, clipped."""
-        return TemperatureState(_clipped(_finite_user(signal), signal, self.x_min, self.x_max))
+        return TemperatureState(clipped(finite_user(signal), signal, self.x_min, self.x_max))
 
     def update(
         self, state: TemperatureState, signal: TokenSignal
     ) -> tuple[TemperatureState, Array]:
         """Move ln T against the entropy error; the new ln T is state and command."""
-        stiffness = ops.maximum(signal.v_in, 0.0) + self.v0
-        gain = ops.minimum(ops.divide(self.c, stiffness), self.gain)
-        move = _finite_or_zero(gain * (signal.h_in - signal.target_nats))
+        gain = adaptive_gain(signal, self.gain, self.c, self.v0)
+        move = finite_or_zero(gain * (signal.h_in - signal.target_nats))
         x = state.x - ops.clip(move, -self.rate, self.rate)
-        x = _clipped(x, signal, self.x_min, self.x_max)
+        x = clipped(x, signal, self.x_min, self.x_max)
         return TemperatureState(x), x
 
     def x_in(self, state: TemperatureState) -> Array:
@@ -103,19 +104,19 @@ class SeedLiteral:
     x_max: float = X_MAX
 
     def __post_init__(self) -> None:
-        _require_positive(eta=self.eta)
-        _require_range(self.x_min, self.x_max)
+        require_positive(eta=self.eta)
+        require_range(self.x_min, self.x_max)
 
     def init(self, signal: TokenSignal) -> TemperatureState:
         """Start at the user's ln T, clipped."""
-        return TemperatureState(_clipped(_finite_user(signal), signal, self.x_min, self.x_max))
+        return TemperatureState(clipped(finite_user(signal), signal, self.x_min, self.x_max))
 
     def update(
         self, state: TemperatureState, signal: TokenSignal
     ) -> tuple[TemperatureState, Array]:
         """Move ln T along the entropy error; the new ln T is state and command."""
-        move = _finite_or_zero(self.eta * (signal.h_in - signal.target_nats))
-        x = _clipped(state.x + move, signal, self.x_min, self.x_max)
+        move = finite_or_zero(self.eta * (signal.h_in - signal.target_nats))
+        x = clipped(state.x + move, signal, self.x_min, self.x_max)
         return TemperatureState(x), x
 
     def x_in(self, state: TemperatureState) -> Array:
@@ -141,48 +142,72 @@ class FeedforwardNewton:
 
     def __post_init__(self) -> None:
         require(0.0 < self.kappa <= 1.0, "kappa must lie in (0, 1]", kappa=self.kappa)
-        _require_positive(v_floor=self.v_floor, reach=self.reach)
-        _require_range(self.x_min, self.x_max)
+        require_positive(v_floor=self.v_floor, reach=self.reach)
+        require_range(self.x_min, self.x_max)
 
     def init(self, signal: TokenSignal) -> TemperatureState:
         """Take the user's ln T, clipped, as nominal."""
-        return TemperatureState(_clipped(_finite_user(signal), signal, self.x_min, self.x_max))
+        return TemperatureState(clipped(finite_user(signal), signal, self.x_min, self.x_max))
 
     def update(
         self, state: TemperatureState, signal: TokenSignal
     ) -> tuple[TemperatureState, Array]:
         """Return the nominal ln T plus the damped Newton step; the state does not move."""
         error = signal.target_nats - signal.h_in
-        step = _finite_or_zero(ops.divide(error, ops.maximum(signal.v_in, self.v_floor)))
+        step = finite_or_zero(ops.divide(error, ops.maximum(signal.v_in, self.v_floor)))
         x = state.x + self.kappa * ops.clip(step, -self.reach, self.reach)
-        return state, _clipped(x, signal, self.x_min, self.x_max)
+        return state, clipped(x, signal, self.x_min, self.x_max)
 
     def x_in(self, state: TemperatureState) -> Array:
         """Return the nominal ln T."""
         return state.x
 
 
-def _finite_user(signal: TokenSignal) -> Array:
-    return _finite_or_zero(signal.x_user)
+def adaptive_gain(signal: TokenSignal, gain: float, c: float, v0: float) -> Array:
+    """Return min(gain, c/(V + v0)), ln T per nat, ``[B]``; NaN where V is NaN.
+
+    An infinite V gives 0, or with c = inf a NaN; either way the caller makes no move.
+    """
+    stiffness = ops.maximum(signal.v_in, 0.0) + v0
+    return ops.minimum(ops.divide(c, stiffness), gain)
 
 
-def _finite_or_zero(x: Array) -> Array:
+def finite_user(signal: TokenSignal) -> Array:
+    """Return the user's ln T; 0, which is T = 1, where it is not finite."""
+    return finite_or_zero(signal.x_user)
+
+
+def finite_or_zero(x: Array) -> Array:
+    """Return ``x`` with NaN and infinities replaced by zero."""
     return ops.finite_or(x, ops.full_like(x, 0.0))
 
 
-def _clipped(x: Array, signal: TokenSignal, x_min: float, x_max: float) -> Array:
-    top = ops.full_like(x, x_max)
+def clipped(x: Array, signal: TokenSignal, x_min: float, x_max: float) -> Array:
+    """Clip ln T to ``[x_min, min(x_max, x_cap)]``; a cap below ``x_min`` wins."""
+    return ops.clip(x, x_min, ceiling(signal, x, x_max))
+
+
+def ceiling(signal: TokenSignal, like: Array, x_max: float) -> Array:
+    """Return min(x_max, x_cap), never under ``X_GREEDY``; a NaN cap is no cap."""
+    top = ops.full_like(like, x_max)
     # A comparison, so that a NaN cap falls through to x_max.
-    cap = ops.maximum(ops.where(signal.x_cap <= top, signal.x_cap, top), X_GREEDY)
-    return ops.clip(x, x_min, cap)
+    return ops.maximum(ops.where(signal.x_cap <= top, signal.x_cap, top), X_GREEDY)
 
 
-def _require_positive(**gains: float) -> None:
+def require_positive(**gains: float) -> None:
+    """Refuse gains that are not positive and finite, by name."""
     for name, value in gains.items():
         require(math.isfinite(value) and value > 0.0, f"{name} must be positive", **{name: value})
 
 
-def _require_range(x_min: float, x_max: float) -> None:
+def require_above_zero(**limits: float) -> None:
+    """Refuse limits that are not positive, by name; infinity means no limit."""
+    for name, value in limits.items():
+        require(value > 0.0, f"{name} must be positive, or inf for none", **{name: value})
+
+
+def require_range(x_min: float, x_max: float) -> None:
+    """Refuse clips that are not finite, not ordered, or colder than greedy."""
     require(
         math.isfinite(x_min) and math.isfinite(x_max) and X_GREEDY <= x_min < x_max,
         f"clips must satisfy {X_GREEDY} <= x_min < x_max (ln T)",

@@ -89,6 +89,7 @@ def run_workload(
         f"limits.page_tokens must be the trace's {model.page_tokens}",
         page_tokens=config.limits.page_tokens,
     )
+    oracle = _true_tokens(model, workload) if config.preset.priority.oracle else None
     env = simpy.Environment()
     cluster = Cluster(env, make_router(config.router), workload, progress=progress)
     for index in range(config.replicas):
@@ -99,6 +100,7 @@ def run_workload(
             sink=sinks(index),
             t_cal=model.t_cal,
             ledger=Ledger(record_tokens=config.record_tokens),
+            oracle=oracle,
         )
         executor = TraceExecutor(
             model, config.preset, config.step_law, residual=residual, seed=config.seed
@@ -142,6 +144,16 @@ def simulate(
     )
     model, residual = TraceModel.of(trace), Residual.fit(trace, seed=seed)
     return run_workload(model, residual, workload, config, progress=progress)
+
+
+def _true_tokens(model: TraceModel, workload: Workload) -> dict[int, int]:
+    """Output length of each request, tokens, by id: what an oracle law may read."""
+    lengths = {}
+    for arrival in workload.arrivals:
+        recorded = model.recorded_tokens(arrival.trace_index)
+        wanted = recorded if arrival.output_tokens is None else arrival.output_tokens
+        lengths[arrival.request.request_id] = min(wanted, arrival.request.max_tokens)
+    return lengths
 
 
 def _caveats(

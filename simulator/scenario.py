@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from controllers.certificates import require_target
 from controllers.core import require
 from controllers.presets import Preset
 from controllers.serving.limits import EngineLimits
@@ -169,6 +170,8 @@ def build(
         capacity = replicas * defaults.capacity_per_s(trace, law, limits)
         rate = defaults.UTILISATION * capacity if rate_per_s is None else rate_per_s
         wanted = answering if n_requests is None else n_requests
+    # The vocabulary is not in the trace; the largest id seen is close to it.
+    require_target(target_nats, int(trace.columns["token"].max()) + 1)
     deadline = defaults.ttft_slo_s(trace, law) if ttft_slo_s is None else ttft_slo_s
     return Scenario(
         trace=trace,

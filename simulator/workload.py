@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -53,7 +54,11 @@ class Workload:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asking:
-    """What every request of a workload asks for, beyond its recording."""
+    """What every request of a workload asks for, beyond its recording.
+
+    Each task class is one client. The prediction of a length is the mean of the other recordings
+    of its class, which knows the class and nothing of the request.
+    """
 
     target_nats: float = 1.0
     max_tokens: int | None = None  # None: the longest recorded output of the request's class
@@ -112,7 +117,7 @@ def workload_at(
     deck = [i for i, record in enumerate(trace.requests) if record.output_tokens >= 1]
     require(len(deck) >= 1, "the trace needs a request with a token", requests=len(trace.requests))
     shuffle, giving_up = _stream(seed, 1), _stream(seed, 2)
-    longest = _longest_by_class(trace.requests)
+    longest, predicted = _longest_by_class(trace.requests), _predictions(trace.requests)
     times_ns = np.rint(np.asarray(times_s, np.float64) * NS_PER_S).astype(np.int64).tolist()
     patience = giving_up.standard_exponential(len(times_ns)) * asking.patience_s
     gives_up = giving_up.random(len(times_ns)) < asking.cancel_share
@@ -126,7 +131,7 @@ def workload_at(
         gone_ns = when_ns + round(patience[request_id] * NS_PER_S)
         arrivals.append(
             Arrival(
-                request=_request(request_id, record, cap, asking),
+                request=_request(request_id, record, cap, predicted[record.request], asking),
                 arrival_ns=when_ns,
                 trace_index=record.request,
                 cancel_ns=gone_ns if gives_up[request_id] else None,
@@ -146,7 +151,23 @@ def _longest_by_class(records: tuple[RecordedRequest, ...]) -> dict[str, int]:
     return longest
 
 
-def _request(request_id: int, record: RecordedRequest, cap: int, asking: Asking) -> Request:
+def _predictions(records: tuple[RecordedRequest, ...]) -> dict[int, int | None]:
+    """Mean output of the other recordings of a request's class, tokens; None if it has none."""
+    total, count = Counter[str](), Counter[str]()
+    for record in records:
+        total[record.task_class] += record.output_tokens
+        count[record.task_class] += 1
+    predicted: dict[int, int | None] = {}
+    for record in records:
+        others = count[record.task_class] - 1
+        rest = total[record.task_class] - record.output_tokens
+        predicted[record.request] = max(1, round(rest / others)) if others else None
+    return predicted
+
+
+def _request(
+    request_id: int, record: RecordedRequest, cap: int, predicted: int | None, asking: Asking
+) -> Request:
     return Request(
         request_id=request_id,
         prompt_tokens=record.prompt_tokens,
@@ -158,4 +179,6 @@ def _request(request_id: int, record: RecordedRequest, cap: int, asking: Asking)
         one_sided=asking.one_sided,
         first_token_slo_s=asking.first_token_slo_s,
         task_class=record.task_class,
+        predicted_tokens=predicted,
+        client=record.task_class,
     )

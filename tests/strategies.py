@@ -43,7 +43,24 @@ def token_signal(lanes: int = 1, dtype: type = np.float64, **fields: ArrayLike) 
 
 def load_signal(lanes: int = 1, **fields: ArrayLike) -> LoadSignal:
     """Build a load signal of ``lanes`` lanes; fields not given describe a fresh request."""
-    rest = LoadSignal(0.0, 0.0, 10.0, 0.1, 0.0, 10.0, 0.7, 0.0)
+    rest = LoadSignal(
+        age_s=0.0,
+        wait_s=0.0,
+        slack_s=10.0,
+        cost_s=0.1,
+        pages_held=0.0,
+        pages_needed=10.0,
+        collapse_nats=0.7,
+        completion=0.0,
+        wait_steps=0.0,
+        served_s=0.0,
+        prefill_s=0.01,
+        token_s=0.001,
+        user_priority=0.0,
+        predicted_tokens=100.0,
+        client_service=0.0,
+        oracle_tokens=np.nan,
+    )
     values = {**rest._asdict(), **fields}
     return LoadSignal(
         **{

@@ -15,14 +15,15 @@ import numpy as np
 from controllers.core import TokenSignal, require
 from controllers.presets import Preset
 from controllers.serving import rows as log
+from controllers.serving.admission import Oracle, check_oracle, check_request, true_tokens
 from controllers.serving.coverage_control import CoverageControl
 from controllers.serving.lanes import LaneBank
 from controllers.serving.ledger import CANCELLED, Ledger
 from controllers.serving.limits import EngineLimits
+from controllers.serving.load import LoadSensors
 from controllers.serving.messages import Plan, Result, Row
 from controllers.serving.request import Request, Sequence
 from controllers.serving.scheduler import Scheduler
-from controllers.serving.sensors import CollapseSensor, load_signal
 from controllers.serving.watchdog import Watchdog
 from controllers.steplaw import StepLaw
 
@@ -48,13 +49,16 @@ class ServingLoop:
         t_cal: float = 1.0,
         ledger: Ledger | None = None,
         livelock_plans: int = 1000,
+        scheduler_type: type[Scheduler] = Scheduler,
+        oracle: Oracle | None = None,
     ) -> None:
+        check_oracle(preset.priority, oracle)
         self.limits = limits
         self.preset = preset
         self.step_law = step_law
         self.ledger = Ledger() if ledger is None else ledger
         self.sequences: dict[int, Sequence] = {}
-        self.scheduler = Scheduler(
+        self.scheduler = scheduler_type(
             limits,
             quantum_tokens=preset.quantum_tokens,
             reserves=preset.priority.reserves,
@@ -62,7 +66,7 @@ class ServingLoop:
         )
         self._coverage = CoverageControl(preset)
         self._priority_lanes = LaneBank(preset.priority)
-        self._collapse = CollapseSensor(preset.collapse_prior_nats, preset.collapse_prior_weight)
+        self._load = LoadSensors(preset, limits, step_law, oracle)
         self._open: Plan | None = None  # planned with rows, not yet observed
         self._planned_ns = 0
         self._now_ns = 0
@@ -77,27 +81,24 @@ class ServingLoop:
         """Whether any request is unfinished."""
         return bool(self.sequences)
 
+    @property
+    def client_service(self) -> dict[str, float]:
+        """Weighted tokens per client with unfinished requests: the fairness counters."""
+        return self._load.service.counters()
+
     def submit(self, request: Request, now_ns: int) -> None:
         """Queue a request that arrived at ``now_ns``; reject one that can never be served."""
-        length = request.prompt_tokens + request.max_tokens
-        limits = self.limits
-        require(
-            length <= limits.max_context,
-            f"prompt_tokens + max_tokens must be <= max_context = {limits.max_context}",
-            prompt_tokens=request.prompt_tokens,
-            max_tokens=request.max_tokens,
-        )
-        require(
-            limits.pages_for(length) <= limits.n_pages,
-            f"prompt_tokens + max_tokens must fit the pool of n_pages = {limits.n_pages}",
-            pages_needed=limits.pages_for(length),
-        )
-        self.ledger.submitted(request.request_id, request.prompt_tokens, request.max_tokens, now_ns)
-        sequence = Sequence(request=request, arrival_ns=now_ns, wait_since_ns=now_ns)
-        self.sequences[request.request_id] = sequence
+        check_request(request, self.limits)
+        request_id = request.request_id
+        truth = true_tokens(self._load.oracle, request_id)
+        self.ledger.submitted(request_id, request.prompt_tokens, request.max_tokens, now_ns)
+        sequence = Sequence(request=request, arrival_ns=now_ns)
+        sequence.restart_wait(now_ns, self._step)
+        self.sequences[request_id] = sequence
         self.scheduler.add(sequence)
+        self._load.service.arrive(sequence)
         if self._sink is not None:
-            self._sink(log.submit_row(request, now_ns))
+            self._sink(log.submit_row(request, now_ns, truth))
 
     def cancel(self, request_id: int, now_ns: int) -> bool:
         """Drop a request at once; a row of it in flight is ignored later. False if unknown."""
@@ -130,6 +131,8 @@ class ServingLoop:
             raise RuntimeError(f"step {self._open.step} is planned and not yet observed")
         self._advance(now_ns)
         grants, preempted = self.scheduler.schedule(now_ns)
+        for sequence, _ in grants.values():
+            self._load.service.admit(sequence)
         rows = tuple(self._row(sequence, n_tokens) for sequence, n_tokens in grants.values())
         plan = Plan(self._step, rows, preempted)
         self._step += 1
@@ -137,8 +140,11 @@ class ServingLoop:
         self._open = plan if rows else None
         for request_id in preempted:
             self.ledger.preempted(request_id)
+            sequence = self.sequences[request_id]
+            if sequence.wait_since_ns == now_ns:  # preempted after a full quantum
+                sequence.restart_wait(now_ns, plan.step)
         if self._sink is not None:
-            self._sink(log.plan_row(plan, now_ns))
+            self._sink(log.plan_row(plan, now_ns, self.client_service))
         self._watchdog.watch(len(rows), self.sequences.values())
         return plan
 
@@ -208,6 +214,7 @@ class ServingLoop:
             self.ledger.served(
                 request_id, self._planned_ns, row.coverage if sequence.decoding else None
             )
+            self._load.serve(sequence, row.n_tokens)
             sequence.computed += row.n_tokens
             reason = result.finished.get(request_id)
             if row.samples and result.tokens[lane] < 0:
@@ -230,7 +237,8 @@ class ServingLoop:
         sequence.quantum_used += 1
         quantum = self.preset.quantum_tokens
         if quantum is not None and sequence.quantum_used % quantum == 0:
-            sequence.wait_since_ns = now_ns
+            sequence.restart_wait(now_ns, self._step)
+        self._load.service.token(sequence.request.client)
         self.ledger.sampled(sequence.request.request_id, now_ns)
 
     def _measure(
@@ -251,7 +259,7 @@ class ServingLoop:
         self._coverage.observe(sampled, signals)
         ids = [sequence.request.request_id for sequence in sampled]
         for request_id, h_cal in zip(ids, signals.h_cal.tolist(), strict=True):
-            self._collapse.observe(request_id, h_cal)
+            self._load.collapse.observe(request_id, h_cal)
         positions = [sequence.generated - 1 for sequence in sampled]
         self.ledger.token_rows(ids, positions, now_ns, logged, coverage)
 
@@ -278,18 +286,11 @@ class ServingLoop:
         del self.sequences[request_id]
         self._coverage.forget(request_id)
         self._priority_lanes.release(request_id)
-        self._collapse.forget(request_id)
+        self._load.leave(sequence)
         self.ledger.finished(request_id, now_ns, reason)
 
     def _score(self, sequences: Seq[Sequence], now_ns: int) -> list[float]:
-        signal = load_signal(
-            sequences,
-            now_ns,
-            limits=self.limits,
-            step_law=self.step_law,
-            quantum_tokens=self.preset.quantum_tokens,
-            collapse=self._collapse,
-        )
+        signal = self._load.read(sequences, now_ns, self._step)
         ids = [sequence.request.request_id for sequence in sequences]
         priority = self._priority_lanes.update(ids, signal)
         return np.where(np.isfinite(priority), priority, -np.inf).tolist()

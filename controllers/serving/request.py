@@ -8,6 +8,8 @@ from enum import StrEnum
 
 from controllers.core import require
 
+MAX_PRIORITY = 2**24  # beyond it float32 merges neighbours
+
 
 class Status(StrEnum):
     """Where a request is; the arrows are in ``TRANSITIONS``."""
@@ -39,6 +41,9 @@ class Request:
     one_sided: bool = False  # True: never raise T above the user's
     first_token_slo_s: float = 10.0  # deadline for the first token, for slack
     task_class: str = "unknown"
+    priority: int = 0  # the user's rank; smaller goes first, as in vLLM
+    predicted_tokens: int | None = None  # somebody's guess of the output length, never the truth
+    client: str = ""  # whose request it is, for fairness between clients
 
     def __post_init__(self) -> None:
         require(
@@ -54,6 +59,16 @@ class Request:
             math.isfinite(self.target_nats) and self.target_nats >= 0.0,
             "target_nats must be finite and >= 0",
             target_nats=self.target_nats,
+        )
+        require(
+            abs(self.priority) <= MAX_PRIORITY,
+            f"priority must lie within +-{MAX_PRIORITY}",
+            priority=self.priority,
+        )
+        require(
+            self.predicted_tokens is None or self.predicted_tokens >= 1,
+            "predicted_tokens must be >= 1 or None",
+            predicted_tokens=self.predicted_tokens,
         )
 
     @property
@@ -78,7 +93,10 @@ class Sequence:
     generated: int = 0  # tokens sampled so far
     pages: list[int] = field(default_factory=list)
     wait_since_ns: int = 0  # start of the current wait: arrival, or the end of a full quantum
+    wait_since_step: int = 0  # the same moment, in plans
     quantum_used: int = 0  # tokens served since admission
+    served_s: float = 0.0  # modelled seconds of its rows so far, each as a step of its own
+    charged: bool = False  # whether its client has paid for the prompt (ServiceCounters)
     preemptions: int = 0
     finish_reason: str | None = None
 
@@ -96,6 +114,17 @@ class Sequence:
     def decoding(self) -> bool:
         """Whether the next row is a one-token decode step."""
         return self.generated > 0 and self.pending == 1
+
+    @property
+    def predicted_left(self) -> int:
+        """Predicted output tokens still to come, >= 1; without a prediction the cap stands in."""
+        guess = self.request.predicted_tokens
+        return max(1, (self.request.max_tokens if guess is None else guess) - self.generated)
+
+    def restart_wait(self, now_ns: int, step: int) -> None:
+        """Count the wait from now: a full quantum has been served."""
+        self.wait_since_ns = now_ns
+        self.wait_since_step = step
 
     def move(self, status: Status) -> None:
         """Change status along an allowed arrow."""

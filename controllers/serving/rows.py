@@ -6,6 +6,7 @@ Float32 lanes become lists of Python floats, which hold them exactly.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,9 +54,10 @@ def preset_settings(preset: Preset) -> LogRow:
     return {name: getattr(preset, name) for name in _SETTINGS}
 
 
-def submit_row(request: Request, now_ns: int) -> LogRow:
-    """Return the row of an arrival."""
-    return {"kind": "submit", "now_ns": int(now_ns), "request": dataclasses.asdict(request)}
+def submit_row(request: Request, now_ns: int, oracle_tokens: int | None = None) -> LogRow:
+    """Return the row of an arrival; with the true output length only if an oracle law read it."""
+    row = {"kind": "submit", "now_ns": int(now_ns), "request": dataclasses.asdict(request)}
+    return row if oracle_tokens is None else {**row, "oracle_tokens": int(oracle_tokens)}
 
 
 def request_from_row(row: LogRow) -> Request:
@@ -63,9 +65,13 @@ def request_from_row(row: LogRow) -> Request:
     return Request(**row["request"])
 
 
-def plan_row(plan: Plan, now_ns: int) -> LogRow:
-    """Return the row of a plan; its rows are lists in the order of ``Row``'s fields."""
-    return {
+def plan_row(plan: Plan, now_ns: int, service: Mapping[str, float] | None = None) -> LogRow:
+    """Return the row of a plan; its rows are lists in the order of ``Row``'s fields.
+
+    ``service`` is kept where it compares clients: what each has had, in weighted tokens, after
+    the plan's admissions (``ServiceCounters.counters``).
+    """
+    row = {
         "kind": "plan",
         "now_ns": int(now_ns),
         "step": plan.step,
@@ -74,6 +80,7 @@ def plan_row(plan: Plan, now_ns: int) -> LogRow:
         ],
         "preempted": list(plan.preempted),
     }
+    return {**row, "service": dict(service)} if service is not None and len(service) > 1 else row
 
 
 def plan_from_row(row: LogRow) -> Plan:

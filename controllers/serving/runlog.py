@@ -87,7 +87,8 @@ def replay_plans(rows: Iterable[LogRow], preset: Preset) -> PlanParity:
     source = iter(rows)
     header = _header(source, preset)
     limits = EngineLimits.from_json(header["limits"])
-    loop = ServingLoop(limits, preset, StepLaw.from_json(header["step_law"]))
+    oracle: dict[int, int] | None = {} if preset.priority.oracle else None
+    loop = ServingLoop(limits, preset, StepLaw.from_json(header["step_law"]), oracle=oracle)
     steps = compared = 0
     found: list[Difference] = []
     diverged = False
@@ -98,6 +99,8 @@ def replay_plans(rows: Iterable[LogRow], preset: Preset) -> PlanParity:
             continue
         match kind:
             case "submit":
+                if oracle is not None:
+                    oracle[row["request"]["request_id"]] = row["oracle_tokens"]
                 loop.submit(request_from_row(row), now_ns)
             case "cancel":
                 loop.cancel(row["request_id"], now_ns)
@@ -106,6 +109,7 @@ def replay_plans(rows: Iterable[LogRow], preset: Preset) -> PlanParity:
             case "plan":
                 logged, plan = plan_from_row(row), loop.plan(now_ns)
                 found += _plan_differences(logged, plan)
+                found += _service_differences(row, loop.client_service)
                 compared += 1
                 diverged = logged.sampled != plan.sampled or bool(logged.rows) != bool(plan.rows)
             case "result":
@@ -235,6 +239,11 @@ def _plan_differences(logged: Plan, plan: Plan) -> list[Difference]:
             if getattr(a, f.name) != getattr(b, f.name)
         ]
     return found
+
+
+def _service_differences(row: LogRow, service: dict[str, float]) -> list[Difference]:
+    logged = row.get("service", service)  # absent where there was nobody to compare
+    return [] if logged == service else [Difference(row["step"], "service", logged, service)]
 
 
 def _unequal_bits(a: np.ndarray, b: np.ndarray) -> list[int]:

@@ -5,24 +5,10 @@ Shapes: Hkv KV heads, G query heads per KV head, D head size, n pages, C coverag
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pins:
-    """Pages every selection keeps, whatever their score."""
-
-    first: int = 1  # attention sinks live in the first page
-    recent: int = 2  # the last pages, the partial one included
-    min_pages: int = 4  # floor on pages kept
-
-    def __post_init__(self) -> None:
-        for name in ("first", "recent", "min_pages"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} must be >= 1; got {name}={getattr(self, name)!r}")
+from controllers.selection import Pins
 
 
 def estimate_mass(q: Tensor, mean: Tensor, var: Tensor, counts: Tensor, scaling: float) -> Tensor:

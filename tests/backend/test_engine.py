@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -217,6 +218,19 @@ def test_a_refused_request_leaves_the_engine_as_it_was(tiny, wrong):
     assert not made.loop.has_work
     assert not made.executor.live
     assert tokens_of(made, [submission(0), submission(1)]) == expected
+
+
+def test_a_set_point_no_vocabulary_can_reach_is_refused(tiny):
+    request = replace(submission(0).request, target_nats=6.0)  # ln 257 = 5.55
+    text = refusal(engine(tiny), request, submission(0).prompt)
+    assert text == "target_nats must lie in [0, ln n = 5.549]; got target_nats=6.0"
+
+
+@pytest.mark.parametrize("strange", [-1, 257])
+def test_a_token_outside_the_vocabulary_is_refused(tiny, strange):
+    wanted = submission(0)
+    text = refusal(engine(tiny), wanted.request, [*wanted.prompt[:-1], strange])
+    assert text == f"prompt tokens must lie in [0, 257); got {strange}"
 
 
 def test_an_id_in_use_is_refused_and_its_request_goes_on(tiny):

@@ -80,6 +80,7 @@ def tiny_model(seed: int = 0) -> LoadedModel:
         heads=4,
         kv_heads=2,
         head_dim=16,
+        vocabulary=VOCAB,
         stop_ids=frozenset({STOP}),
     )
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import NamedTuple
-
 import numpy as np
 
 from controllers.compose import Chain, Delay, Gated, RateLimit, Shadow, delayed, rate_limited
@@ -13,6 +10,16 @@ from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
 from controllers.ops import Array
 from controllers.presets import PRESETS, shadowed
 from controllers.priority import EntropyPriority, Fcfs, SeedPriority
+from controllers.schedulers import (
+    LearnedRank,
+    ShortestJob,
+    SkipJoinMlfq,
+    SrptOracle,
+    UserPriority,
+    Vtc,
+)
+from controllers.schedulers.user import LAST
+from controllers.smoothed import SmoothedFeedback
 from controllers.temperature import (
     X_MAX,
     X_MIN,
@@ -21,18 +28,8 @@ from controllers.temperature import (
     FixedTemperature,
     SeedLiteral,
 )
-from tests.contract.signals import load_signals, token_signals
-
-Signals = Callable[..., list]
-Bounds = Callable[[TokenSignal | LoadSignal], tuple[Array, Array]]
-
-
-class Subject(NamedTuple):
-    """A law under test."""
-
-    law: Law
-    signals: Signals
-    bounds: Bounds
+from reports.verify.contract.signals import load_signals, token_signals
+from reports.verify.contract.subject import Bounds, Subject
 
 
 def _user(signal: TokenSignal) -> tuple[Array, Array]:
@@ -64,11 +61,23 @@ def _ratio(signal: LoadSignal) -> tuple[Array, Array]:
     return -most, most
 
 
+def _within(low: float, high: float) -> Bounds:
+    return lambda signal: (np.full_like(signal.age_s, low), np.full_like(signal.age_s, high))
+
+
+def _client(signal: LoadSignal) -> tuple[Array, Array]:
+    return -signal.client_service, -signal.client_service
+
+
 DENSE = FixedCoverage()
 _TEMPERATURE: dict[str, Law] = {
     "feedback": EntropyFeedback(),
     "seed_literal": SeedLiteral(),
     "newton": FeedforwardNewton(),
+    "plain_feedback": EntropyFeedback(c=float("inf"), rate=float("inf")),
+    "smoothed": SmoothedFeedback(),
+    "plain_smoothed": SmoothedFeedback(beta=0.5, c=float("inf"), rate=float("inf")),
+    "gated_smoothed": Gated(law=SmoothedFeedback()),
     "delayed_seed": delayed(SeedLiteral(), 1),
     "delayed_3": delayed(EntropyFeedback(), 3),
     "rate_limited": rate_limited(FeedforwardNewton(), 0.05),
@@ -89,6 +98,15 @@ _COVERAGE: dict[str, Law] = {
     "shadow_coverage": Shadow(applied=DENSE, observed=EntropyCoverage()),
 }
 
+_PEERS: dict[str, tuple[Law, Bounds]] = {
+    "user_priority": (UserPriority(), _within(-LAST, LAST)),
+    "shortest_job": (ShortestJob(), _within(-LAST, 0.0)),
+    "learned_rank": (LearnedRank(), _within(-(2.0**23), 2.0**23)),
+    "srpt_oracle": (SrptOracle(), _within(-LAST, 0.0)),
+    "skip_join_mlfq": (SkipJoinMlfq(), _within(-15.0, 0.0)),
+    "vtc": (Vtc(), _client),
+}
+
 SUBJECTS: dict[str, Subject] = {
     "fixed": Subject(FixedTemperature(), token_signals, _user),
     **{name: Subject(law, token_signals, _temperature) for name, law in _TEMPERATURE.items()},
@@ -97,4 +115,5 @@ SUBJECTS: dict[str, Subject] = {
     "fcfs": Subject(Fcfs(), load_signals, _age),
     "entropy_priority": Subject(EntropyPriority(), load_signals, _aged),
     "seed_priority": Subject(SeedPriority(), load_signals, _ratio),
+    **{name: Subject(law, load_signals, bounds) for name, (law, bounds) in _PEERS.items()},
 }

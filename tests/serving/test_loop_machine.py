@@ -13,6 +13,7 @@ from hypothesis.stateful import (
     rule,
 )
 
+from controllers.peers import PEERS
 from controllers.presets import PRESETS
 from controllers.serving.messages import Plan
 from controllers.serving.rows import LogRow
@@ -29,7 +30,7 @@ class LoopMachine(RuleBasedStateMachine):
         self.submitted = 0
 
     @initialize(
-        name=st.sampled_from(sorted(PRESETS)),
+        name=st.sampled_from(sorted({**PRESETS, **PEERS})),
         quantum=st.sampled_from([None, 1, 3]),
         n_pages=st.integers(10, 16),
         token_budget=st.integers(4, 16),
@@ -46,10 +47,32 @@ class LoopMachine(RuleBasedStateMachine):
         self.world.executor.fail_share = 0.02
 
     @precondition(lambda self: self.submitted < MAX_REQUESTS)
-    @rule(prompt=st.integers(1, 25), length=st.integers(1, 15), greedy=st.booleans())
-    def submit(self, prompt: int, length: int, greedy: bool) -> None:  # noqa: FBT001 - drawn
-        temperature = 0.0 if greedy else 1.0
-        r = request(self.submitted, prompt, length, temperature=temperature)
+    @rule(
+        prompt=st.integers(1, 25),
+        length=st.integers(1, 15),
+        temperature=st.sampled_from([0.0, 1.0]),
+        client=st.sampled_from(["", "a", "b"]),
+        guess=st.none() | st.integers(1, 15),
+        rank=st.integers(-2, 2),
+    )
+    def submit(
+        self,
+        prompt: int,
+        length: int,
+        temperature: float,
+        client: str,
+        guess: int | None,
+        rank: int,
+    ) -> None:
+        r = request(
+            self.submitted,
+            prompt,
+            length,
+            temperature=temperature,
+            client=client,
+            predicted_tokens=guess,
+            priority=rank,
+        )
         self.world.submit(r)
         self.submitted += 1
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from controllers.peers import PEERS
 from controllers.presets import PRESETS, Preset, shadowed
 from controllers.serving.messages import Result
 from controllers.serving.rows import (
@@ -32,7 +33,8 @@ def recorded(using: Preset, n_requests: int = 14) -> list[LogRow]:
     w.executor.fail_share = 0.01
     for i in range(n_requests):
         prompt, length = 1 + int(20 * uniform(i, 1)), 1 + int(15 * uniform(i, 2))
-        w.submit(request(i, prompt, length, temperature=0.0 if i % 5 == 4 else 0.9))
+        asked = {"client": "ab"[i % 2], "priority": i % 3, "predicted_tokens": 1 + i % 4 * 4}
+        w.submit(request(i, prompt, length, temperature=0.0 if i % 5 == 4 else 0.9, **asked))
         w.step()
         if i == 6:
             w.loop.cancel(5, w.now_ns)
@@ -42,7 +44,7 @@ def recorded(using: Preset, n_requests: int = 14) -> list[LogRow]:
     return [*rows, {"kind": "end", "now_ns": w.now_ns, "rows": len(rows)}]
 
 
-@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("name", [*PRESETS, *PEERS])
 def test_a_replayed_run_makes_the_same_plans_and_commands(name: str) -> None:
     using = preset(name)
     rows = json.loads(json.dumps(recorded(using)))
@@ -63,6 +65,32 @@ def test_an_altered_coverage_is_found_and_the_replay_goes_on() -> None:
     assert parity.differing[0].field == f"rows[{place}].coverage"
     assert parity.differing[0].step == plan["step"]
     assert parity.compared == parity.steps
+
+
+def test_an_altered_client_counter_is_found() -> None:
+    rows = recorded(preset("vtc"))
+    plan = next(r for r in rows if "service" in r)
+    plan["service"]["a"] += 1.0
+    parity = replay_plans(rows, preset("vtc"))
+    assert (parity.n_differing, parity.differing[0].field) == (1, "service")
+
+
+def test_an_oracles_lengths_are_logged_and_nobody_elses() -> None:
+    rows = recorded(preset("srpt_oracle"))
+    told = [r["oracle_tokens"] for r in rows if r["kind"] == "submit"]
+    assert len(set(told)) > 3
+    assert all("oracle_tokens" not in r for r in recorded(preset("sjf")) if r["kind"] == "submit")
+    for row in rows:
+        if row["kind"] == "submit":
+            row["oracle_tokens"] = 1000 - 60 * row["oracle_tokens"]
+    assert not replay_plans(rows, preset("srpt_oracle")).identical
+
+
+def test_a_log_from_before_clients_and_predictions_still_loads() -> None:
+    row = submit_row(request(3), 7)
+    for name in ("priority", "predicted_tokens", "client"):
+        del row["request"][name]
+    assert request_from_row(row) == request(3)
 
 
 def test_an_altered_arrival_is_found() -> None:
@@ -138,7 +166,7 @@ def test_rows_rebuild_what_they_were_made_from() -> None:
     for row in rows:
         wire = json.loads(json.dumps(row))
         if row["kind"] == "plan":
-            assert plan_row(plan_from_row(wire), row["now_ns"]) == row
+            assert plan_row(plan_from_row(wire), row["now_ns"], row.get("service")) == row
         if row["kind"] == "result":
             assert result_row(result_from_row(wire), row["now_ns"]) == row
 

@@ -18,6 +18,7 @@ class Counting:
 
     calls: list[int] = field(default_factory=list)
     reserves: bool = True
+    oracle: bool = False
 
     def init(self, signal: LoadSignal) -> tuple[()]:
         return ()

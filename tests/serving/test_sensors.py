@@ -15,7 +15,7 @@ from controllers.presets import PRESETS
 from controllers.serving.lanes import LaneBank
 from controllers.serving.request import Sequence
 from controllers.serving.sensors import SLACK_SERVED_S, CollapseSensor, load_signal
-from tests.serving.worlds import STEP_LAW, limits, request
+from tests.serving.worlds import STEP_LAW, limits, request, world
 
 
 def loads(*sequences: Sequence, now_ns: int = 0, quantum: int | None = None) -> LoadSignal:
@@ -57,7 +57,8 @@ def test_load_signals_are_float32_and_relative() -> None:
     assert {column.dtype for column in signal} == {np.dtype(np.float32)}
     assert (signal.age_s[0], signal.wait_s[0], signal.slack_s[0]) == (6.0, 2.0, 4.0)
     shifted = Sequence(request=request(0), arrival_ns=10**12, wait_since_ns=10**12 + 4 * 10**9)
-    assert loads(shifted, now_ns=10**12 + 6 * 10**9) == signal
+    later = loads(shifted, now_ns=10**12 + 6 * 10**9)
+    assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(later, signal, strict=True))
 
 
 def test_slack_ends_with_the_first_token() -> None:
@@ -129,3 +130,60 @@ def test_lanes_are_reused_so_that_a_long_run_needs_no_more_room() -> None:
         bank.update([request_id], signal)
         bank.release(request_id)
     assert bank.capacity == 64
+
+
+def test_the_next_token_and_the_pending_prompt_are_priced_apart() -> None:
+    decoding = Sequence(request=request(0, prompt=8, length=20), arrival_ns=0)
+    decoding.generated, decoding.computed = 2, 9
+    waiting = Sequence(request=request(1, prompt=10, length=20), arrival_ns=0)
+    signal = loads(decoding, waiting)
+    assert signal.prefill_s.tolist() == pytest.approx([0.0, STEP_LAW.step_s(0, 0, 10, 100)])
+    assert signal.token_s[0] == signal.token_s[1] == pytest.approx(5e-3 / 4 + 1e-4 + 1e-7 * 10)
+    assert signal.cost_s[0] == pytest.approx(18 * (signal.token_s[0] + 1e-7 * 9))
+
+
+def test_attained_service_is_the_sum_of_its_rows_each_as_a_step_of_its_own() -> None:
+    # Budget 16: a prompt of 25 in chunks of 16 and 9, then four decode rows beside another.
+    w = world(max_seqs=2, n_pages=20, max_context=40)
+    w.submit(request(0, prompt=25, length=10), request(1, prompt=3, length=15))
+    sequence = w.loop.sequences[0]
+    for _ in range(6):
+        w.step()
+    chunks = STEP_LAW.step_s(0, 0, 16, 16**2) + STEP_LAW.step_s(0, 0, 9, 9 * (2 * 16 + 9))
+    decode = sum(STEP_LAW.step_s(1, context, 0, 0) for context in range(25, 25 + 4))
+    assert sequence.generated == 5
+    assert sequence.served_s == pytest.approx(chunks + decode)
+
+
+def test_without_a_prediction_the_cap_stands_in_and_one_outrun_leaves_one_token() -> None:
+    capped = Sequence(request=request(0, length=20), arrival_ns=0, generated=3)
+    guessed = Sequence(request=request(1, length=20, predicted_tokens=9), arrival_ns=0, generated=3)
+    outrun = Sequence(request=request(2, length=20, predicted_tokens=2), arrival_ns=0, generated=3)
+    assert loads(capped, guessed, outrun).predicted_tokens.tolist() == [17.0, 6.0, 1.0]
+
+
+def test_true_lengths_are_unknown_unless_an_oracle_tells_them() -> None:
+    sequence = Sequence(request=request(4, length=20), arrival_ns=0, generated=3)
+    assert math.isnan(loads(sequence).oracle_tokens[0])
+    told = load_signal(
+        [sequence],
+        0,
+        limits=limits(),
+        step_law=STEP_LAW,
+        quantum_tokens=None,
+        collapse=CollapseSensor(0.5, 4.0),
+        oracle={4: 12},
+    )
+    assert told.oracle_tokens.tolist() == [9.0]
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "message"),
+    [
+        ("priority", 2**24 + 1, "priority must lie within"),
+        ("predicted_tokens", 0, "predicted_tokens must be >= 1 or None; got predicted_tokens=0"),
+    ],
+)
+def test_bad_request_fields_are_refused_by_name(field: str, value: int, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        request(0, **{field: value})

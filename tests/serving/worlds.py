@@ -1,31 +1,20 @@
-"""A fake executor and small worlds for the tests of the serving core."""
+"""Small worlds for the tests of the serving core."""
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
-from controllers.core import LoadSignal, TemperatureLaw, TokenSignal
+from controllers.core import LoadSignal
 from controllers.presets import Preset, get_preset
-from controllers.serving.lanes import LaneBank
 from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop
-from controllers.serving.messages import Plan, Result, Row
+from controllers.serving.messages import Plan
 from controllers.serving.request import Request
-from controllers.steplaw import StepLaw
+from reports.verify.fake_executor import MS, STEP_LAW, FakeExecutor, uniform
 
-MS = 1_000_000  # nanoseconds
-STEP_LAW = StepLaw(
-    base_s=5e-3,
-    per_decode_s=1e-4,
-    per_kv_token_s=1e-7,
-    per_prompt_token_s=2e-5,
-    per_prompt_square_s=1e-9,
-    floor_s=6e-3,
-)
-STOP_TOKEN = 0
+__all__ = ["MS", "STEP_LAW", "ByTask", "FakeExecutor", "World", "uniform"]
 
 
 def limits(**changes: int) -> EngineLimits:
@@ -57,6 +46,7 @@ class ByTask:
     weight: float = 0.0
     kappa: float = 0.0
     reserves: bool = True
+    oracle: bool = False
 
     def init(self, signal: LoadSignal) -> tuple[()]:
         return ()
@@ -67,90 +57,6 @@ class ByTask:
         return state, np.float32(self.weight) * pages + np.float32(self.kappa) * signal.wait_s
 
 
-def uniform(*key: int) -> float:
-    """A number in [0, 1) that depends on the key alone, not on when it is asked for."""
-    digest = hashlib.blake2b(repr(key).encode(), digest_size=8).digest()
-    return int.from_bytes(digest, "big") / 2**64
-
-
-@dataclass
-class FakeExecutor:
-    """Tokens and entropies are functions of (seed, request, position): load cannot change them."""
-
-    seed: int = 0
-    stop_share: float = 0.1
-    fail_share: float = 0.0
-    law: TemperatureLaw | None = None
-    requests: dict[int, Request] = field(default_factory=dict)
-    streams: dict[int, list[int]] = field(default_factory=dict)
-
-    def __post_init__(self) -> None:
-        self.bank = None if self.law is None else LaneBank(self.law)
-
-    def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
-        """Check that every row continues where its request stands, then make tokens up."""
-        tokens, lanes = [], []
-        finished: dict[int, str] = {}
-        for row in plan.rows:
-            self._check_row(row, pages)
-            if not row.samples:
-                continue
-            request_id = row.request_id
-            stream = self.streams.setdefault(request_id, [])
-            assert row.start + row.n_tokens == self.requests[request_id].prompt_tokens + len(stream)
-            draw = uniform(self.seed, request_id, len(stream))
-            lanes.append(self._signal(request_id, len(stream)))
-            if draw < self.fail_share:
-                tokens.append(-1)
-                finished[request_id] = "nonfinite_logits"
-                continue
-            if draw > 1.0 - self.stop_share:
-                tokens.append(STOP_TOKEN)
-                finished[request_id] = "stop"
-            else:
-                tokens.append(1 + int(draw * 1000))
-            stream.append(tokens[-1])
-        return self._result(plan, tokens, finished, lanes)
-
-    def release(self, request_id: int) -> None:
-        self.requests.pop(request_id, None)
-
-    def _check_row(self, row: Row, pages: dict[int, list[int]]) -> None:
-        assert row.n_tokens >= 1
-        assert len(pages[row.request_id]) * 4 >= row.start + row.n_tokens
-
-    def _signal(self, request_id: int, position: int) -> list[float]:
-        r = self.requests[request_id]
-        h = [4.0 * uniform(self.seed, request_id, position, k) for k in range(4)]
-        on = float(r.enabled and not r.greedy)
-        return [*h, h[0], r.target_nats, r.x_user, 10.0, on, position]
-
-    def _result(
-        self, plan: Plan, tokens: list[int], finished: dict[int, str], lanes: list[list[float]]
-    ) -> Result:
-        columns = np.array(lanes, dtype=np.float32).reshape(-1, len(TokenSignal._fields)).T
-        signals = TokenSignal(*(column.copy() for column in columns))
-        commands = signals.x_user.copy()
-        if self.bank is not None and len(tokens):
-            commands = self.bank.update(plan.sampled, signals)
-        dense = sum(8 * len(plan.rows) for _ in plan.rows)
-        read = sum(int(8 * len(plan.rows) * row.coverage) for row in plan.rows)
-        decode = sum(row.n_tokens == 1 and row.samples for row in plan.rows)
-        seconds = STEP_LAW.step_s(decode, 0, plan.prompt_tokens, 0)
-        return Result(
-            step=plan.step,
-            tokens=tuple(tokens),
-            finished=finished,
-            signals=signals,
-            commands=commands,
-            h_applied=signals.h_in,
-            surprisal=signals.surprisal,
-            page_units_read=read,
-            page_units_dense=dense,
-            duration_ns=int(seconds * 1e9),
-        )
-
-
 @dataclass
 class World:
     """A loop, its executor and a clock."""
@@ -158,9 +64,12 @@ class World:
     loop: ServingLoop
     executor: FakeExecutor
     now_ns: int = 0
+    oracle: dict[int, int] | None = None  # the loop's, filled as requests come
 
     def submit(self, *requests: Request) -> None:
         for r in requests:
+            if self.oracle is not None:
+                self.oracle[r.request_id] = self.executor.length_of(r)
             self.loop.submit(r, self.now_ns)
             self.executor.requests[r.request_id] = r
 
@@ -192,5 +101,7 @@ def world(
     """A world under ``using``; other keywords go to ``limits``, except ``sink``."""
     using = preset() if using is None else using
     sink = changes.pop("sink", None)
-    loop = ServingLoop(limits(**changes), using, STEP_LAW, sink=sink)
-    return World(loop, FakeExecutor(seed=seed, stop_share=stop_share, law=using.temperature))
+    oracle = {} if using.priority.oracle else None
+    loop = ServingLoop(limits(**changes), using, STEP_LAW, sink=sink, oracle=oracle)
+    executor = FakeExecutor(seed=seed, stop_share=stop_share, law=using.temperature)
+    return World(loop, executor, oracle=oracle)

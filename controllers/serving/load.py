@@ -1,0 +1,60 @@
+"""The sensors of the macro law in one place: what the loop feeds and the priority law reads."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence as Seq
+
+from controllers.core import LoadSignal
+from controllers.presets import Preset
+from controllers.serving.admission import Oracle
+from controllers.serving.limits import EngineLimits
+from controllers.serving.request import Sequence
+from controllers.serving.sensors import CollapseSensor, load_signal, prefill_row_s
+from controllers.serving.service import ServiceCounters
+from controllers.steplaw import StepLaw
+
+
+class LoadSensors:
+    """Entropy collapse per request, service per client, and modelled seconds of service."""
+
+    def __init__(
+        self, preset: Preset, limits: EngineLimits, step_law: StepLaw, oracle: Oracle | None
+    ) -> None:
+        self.collapse = CollapseSensor(preset.collapse_prior_nats, preset.collapse_prior_weight)
+        self.service = ServiceCounters()
+        self.oracle = oracle
+        self._quantum_tokens = preset.quantum_tokens
+        self._limits = limits
+        self._step_law = step_law
+        self._decode_s = step_law.base_s + step_law.per_decode_s  # of a decode row, plus its KV
+
+    def serve(self, sequence: Sequence, n_tokens: int) -> None:
+        """Add one row to the service a sequence attained; call it before ``computed`` moves.
+
+        A row counts as a step of its own that reads all its KV, so that attained service depends
+        neither on the batch nor on coverage.
+        """
+        law = self._step_law
+        if sequence.decoding:
+            sequence.served_s += self._decode_s + law.per_kv_token_s * sequence.computed
+        else:
+            sequence.served_s += prefill_row_s(law, sequence.computed, n_tokens)
+
+    def leave(self, sequence: Sequence) -> None:
+        """Forget a finished request."""
+        self.collapse.forget(sequence.request.request_id)
+        self.service.leave(sequence)
+
+    def read(self, sequences: Seq[Sequence], now_ns: int, step: int) -> LoadSignal:
+        """Return the signals of ``sequences``, float32 ``[B]``, for the plan ``step``."""
+        return load_signal(
+            sequences,
+            now_ns,
+            limits=self._limits,
+            step_law=self._step_law,
+            quantum_tokens=self._quantum_tokens,
+            collapse=self.collapse,
+            step=step,
+            service=self.service,
+            oracle=self.oracle,
+        )
