@@ -21,12 +21,14 @@ def _mount() -> None:
     from reports.estimator_commands import app as estimated
     from reports.live_commands import app as studied
     from reports.parity_commands import app as parity
+    from reports.theory_commands import app as theory
     from reports.variance_commands import app as steadied
     from reports.verify.commands import app as verified
     from simulator.commands import app as simulated
     from traces.commands import app as trace
 
-    for part in (reported, simulated, live, parity, studied, steadied, verified, estimated):
+    studies = (studied, steadied, estimated, theory)
+    for part in (reported, simulated, live, parity, *studies, verified):
         app.add_typer(part)
     app.add_typer(trace, name="trace")
 
