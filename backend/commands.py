@@ -5,12 +5,13 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from controllers.samplers import Sampler
 from traces.console import FAILED, commit, emit_json, guarded, note, package_versions, progress
 
 LIBRARIES = ("torch", "transformers", "numpy", "entropic-time")
@@ -32,6 +33,10 @@ def generate(
     target_nats: Annotated[float, typer.Option(help="Entropy set-point H*.")] = 1.0,
     one_sided: Annotated[bool, typer.Option(help="Never raise T above the user's.")] = False,
     shadow: Annotated[bool, typer.Option(help="Log the preset's T, apply baseline.")] = False,
+    top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens.")] = None,
+    top_p: Annotated[float | None, typer.Option(help="Draw from the top mass p.")] = None,
+    min_p: Annotated[float | None, typer.Option(help="Cut below this share of the top p.")] = None,
+    top_n_sigma: Annotated[float | None, typer.Option(help="Cut below n deviations.")] = None,
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages in the pool.")] = None,
     model: Model = None,
     seed: Seed = 0,
@@ -39,9 +44,11 @@ def generate(
 ) -> None:
     """Generate text on the live model under a preset."""
     from backend.live import generate_texts
+    from controllers.core import describe
     from controllers.presets import get_preset
 
-    chosen = get_preset(preset)
+    stages = cuts(top_k=top_k, top_p=top_p, min_p=min_p, top_n_sigma=top_n_sigma)
+    chosen = replace(get_preset(preset), stages=stages)
     with progress("generating") as update:
         rows, metrics = generate_texts(
             prompt,
@@ -59,7 +66,7 @@ def generate(
     if json:
         config = {"preset": preset, "max_tokens": max_tokens, "temperature": temperature}
         config |= {"target_nats": target_nats, "one_sided": one_sided, "model": model}
-        config |= {"shadow": shadow, "pages": pages}
+        config |= {"shadow": shadow, "pages": pages, "stages": [describe(s) for s in stages]}
         emit_json("generate", seed=seed, config=config, rows=rows, metrics=metrics)
     else:
         for row in rows:
@@ -70,6 +77,28 @@ def generate(
         note(f"error: request {row['request_id']} failed: {row['finish_reason']}")
     if failed:
         raise typer.Exit(FAILED)
+
+
+def cuts(
+    *,
+    top_k: int | None,
+    top_p: float | None,
+    min_p: float | None,
+    top_n_sigma: float | None,
+) -> tuple[Sampler, ...]:
+    """Return the truncations asked for, in the order they are applied, after the temperature."""
+    from controllers.samplers import MinP, TopK, TopNSigma, TopP
+
+    found: list[Sampler] = []
+    if top_n_sigma is not None:
+        found.append(TopNSigma(n=top_n_sigma))
+    if top_k is not None:
+        found.append(TopK(k=top_k))
+    if top_p is not None:
+        found.append(TopP(p=top_p))
+    if min_p is not None:
+        found.append(MinP(p_base=min_p))
+    return tuple(found)
 
 
 @app.command()

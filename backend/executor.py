@@ -13,6 +13,7 @@ from torch import Tensor
 
 from backend.attention import PageObserver
 from backend.cache import PagedCache
+from backend.cuts import Cuts
 from backend.models import LoadedModel
 from backend.sampler import sample, uniforms
 from backend.sensors import entropy_varentropy, healthy_rows, surprisal_at_one
@@ -83,6 +84,7 @@ class LiveExecutor:
     ignore_stop: bool = False  # go on past stop tokens, for runs of fixed length
     cache: PagedCache = field(init=False)
     lanes: LaneTable = field(init=False)
+    cuts: Cuts = field(init=False)
     live: dict[int, Live] = field(init=False, default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -95,6 +97,7 @@ class LiveExecutor:
             page_tokens=self.limits.page_tokens,
         )
         self.lanes = LaneTable(self.preset.temperature, torch.zeros(1))
+        self.cuts = Cuts(self.preset.stages)
 
     def add(self, request: Request, prompt: Sequence[int]) -> None:
         """Register a request's prompt ids; before the loop plans it."""
@@ -109,6 +112,7 @@ class LiveExecutor:
         if strange:
             raise ValueError(f"prompt tokens must lie in [0, {vocabulary}); got {strange[0]}")
         self.lanes.add(request)  # first, for it refuses an id that is in use
+        self.cuts.add(request)
         self.live[request.request_id] = Live(request, list(prompt))
 
     def disable(self, request_id: int) -> None:
@@ -124,6 +128,7 @@ class LiveExecutor:
         """Forget a finished request and its law state."""
         self.live.pop(request_id, None)
         self.lanes.release(request_id)
+        self.cuts.release(request_id)
 
     @torch.no_grad()
     def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
@@ -174,7 +179,9 @@ class LiveExecutor:
         state, command = law.update(state, signal)
         greedy = torch.tensor([live.request.greedy for live in held], dtype=torch.bool)
         noise = uniforms([live.request.seed for live in held], [live.generated for live in held])
-        tokens = sample(logits, command, greedy, noise)
+        row, x = self.cuts.row(_ids(held), logits, signal, command)
+        tokens = sample(row, x, greedy, noise)
+        self.cuts.keep(torch.where(healthy, tokens, -1))
         surprisal = surprisal_at_one(logits, tokens)
         self.lanes.write_state(slots, state)
         self.lanes.write_surprisal(slots, surprisal)

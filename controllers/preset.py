@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from controllers.core import Law, TemperatureLaw, fingerprint, require
 from controllers.priority import PriorityLaw
+from controllers.samplers.core import Sampler
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,6 +27,7 @@ class Preset:
     sparse_min_context: int = 512  # tokens; below it coverage is 1
     collapse_prior_nats: float = 0.75
     collapse_prior_weight: float = 16.0  # tokens
+    stages: tuple[Sampler, ...] = ()  # truncations after the temperature, in order; live only
 
     def __post_init__(self) -> None:
         require(self.name != "", "a preset needs a name", name=self.name)
@@ -45,8 +47,9 @@ class Preset:
 
     def fingerprints(self) -> dict[str, str]:
         """Return the fingerprint of each law, by role; a log carries them so replay can refuse."""
-        return {
+        found = {
             "temperature": fingerprint(self.temperature),
             "coverage": fingerprint(self.coverage),
             "priority": fingerprint(self.priority),
         }
+        return found | ({"stages": fingerprint(self.stages)} if self.stages else {})

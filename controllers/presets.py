@@ -43,6 +43,7 @@ def shadowed(preset: Preset) -> Preset:
         sparse_min_context=preset.sparse_min_context,
         collapse_prior_nats=preset.collapse_prior_nats,
         collapse_prior_weight=preset.collapse_prior_weight,
+        stages=preset.stages,
     )
 
 

@@ -89,6 +89,8 @@ def run_workload(
         f"limits.page_tokens must be the trace's {model.page_tokens}",
         page_tokens=config.limits.page_tokens,
     )
+    stages = [type(stage).__name__ for stage in config.preset.stages]
+    require(not stages, "stages cut rows of logits, which a recording does not hold", stages=stages)
     oracle = _true_tokens(model, workload) if config.preset.priority.oracle else None
     env = simpy.Environment()
     cluster = Cluster(env, make_router(config.router), workload, progress=progress)

@@ -7,10 +7,12 @@ A lane outlives preemption: a request's trajectory does not depend on when it wa
 
 from __future__ import annotations
 
+from typing import Protocol
+
 import numpy as np
 
 from controllers import ops
-from controllers.core import State, TemperatureLaw, TokenSignal, take_lanes, tree_map
+from controllers.core import State, TokenSignal, take_lanes, tree_map
 from controllers.ops import Array
 from controllers.serving.request import Request
 
@@ -40,10 +42,18 @@ def fixed_signal(request: Request, like: Array) -> TokenSignal:
     )
 
 
+class Starting(Protocol):
+    """What a lane is made from: a law, or a sampler."""
+
+    def init(self, signal: TokenSignal) -> State:
+        """Return the state of fresh lanes shaped like ``signal``."""
+        ...
+
+
 class LaneTable:
     """Slots for lanes of (law state, signal); grows by doubling, reuses freed slots."""
 
-    def __init__(self, law: TemperatureLaw, like: Array) -> None:
+    def __init__(self, law: Starting, like: Array) -> None:
         """Make an empty table whose lanes have the dtype and device of ``like`` (``[1]``)."""
         self._law = law
         self._like = like

@@ -5,6 +5,7 @@ import dataclasses
 import pytest
 
 from controllers.presets import get_preset
+from controllers.samplers import TopP
 from controllers.serving.limits import EngineLimits
 from controllers.serving.metrics import summarise
 from controllers.steplaw import StepLaw
@@ -127,3 +128,15 @@ def test_a_runs_metrics_are_those_of_its_ledger_and_thresholds(trace, profile):
         x_max=X_MAX,
     )
     assert done.metrics == expected
+
+
+def test_a_preset_that_cuts_rows_is_refused_because_a_recording_has_none(trace, profile):
+    cut = dataclasses.replace(get_preset("full"), stages=(TopP(p=0.9),))
+    with pytest.raises(ValueError, match=r"a recording does not hold; got stages=\['TopP'\]"):
+        run(build(trace, profile, n_requests=2), cut, 0)
+
+
+@pytest.mark.parametrize("target_nats", [-0.1, 6.0, float("nan")])
+def test_a_set_point_no_vocabulary_can_reach_is_refused(trace, profile, target_nats):
+    with pytest.raises(ValueError, match=r"target_nats must lie in \[0, ln n = "):
+        build(trace, profile, target_nats=target_nats)
