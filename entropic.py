@@ -17,6 +17,7 @@ app = typer.Typer(
 
 def _mount() -> None:
     from backend.commands import app as live
+    from reports.claims.commands import app as audited
     from reports.commands import app as reported
     from reports.estimator_commands import app as estimated
     from reports.live_commands import app as studied
@@ -28,7 +29,7 @@ def _mount() -> None:
     from traces.commands import app as trace
 
     studies = (studied, steadied, estimated, theory)
-    for part in (reported, simulated, live, parity, *studies, verified):
+    for part in (reported, simulated, live, parity, *studies, verified, audited):
         app.add_typer(part)
     app.add_typer(trace, name="trace")
 

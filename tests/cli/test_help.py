@@ -8,6 +8,12 @@ COMMANDS = {
     ("report",): ("--out", "--seeds"),
     ("demo",): ("--out", "--quick"),
     ("trace", "info"): ("--json",),
+    ("verify",): ("--replay", "--certificates", "--lanes", "--json"),
+    ("prove",): ("--lanes", "--jobs", "--json"),
+    ("claims",): ("--out", "--only", "--json"),
+    ("variance",): ("--live", "--seeds", "--json"),
+    ("estimators",): ("--k", "--out", "--json"),
+    ("figures",): ("--out", "--seed"),
 }
 
 

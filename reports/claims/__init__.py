@@ -1,0 +1,1 @@
+"""Every claim of the paper against evidence computed here."""
