@@ -128,15 +128,21 @@ def estimators_text(document: dict[str, Any]) -> str:
         )
         for row in document["costs"]
     ]
-    fit = document["calibration"]
     return (
         f"{document['rows']:,} rows of {document['model']}, n = {document['vocabulary']:,}, T = 1; "
         f"mean ± 95 % over {document['prompts']} prompts\n{fidelity}\n"
         f"Cost per row (CPU, median of repeats, one run)\n{table(head, rows)}\n"
+        f"{calibration_line(document['calibration'])}\n"
+    )
+
+
+def calibration_line(fit: dict[str, Any]) -> str:
+    """Return the fitted T_cal and what it changes on the held-out tokens, in one line."""
+    return (
         f"T_cal = {fit['t_cal']:.3f} on {fit['held_out_tokens']:,} held-out tokens: NLL "
         f"{fit['nll_before_nats']:.3f} -> {fit['nll_after_nats']:.3f} nat, entropy-calibration "
         f"error {fit['entropy_error_before_nats']:+.3f} -> "
-        f"{fit['entropy_error_after_nats']:+.1e} nat\n"
+        f"{fit['entropy_error_after_nats']:+.1e} nat"
     )
 
 

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from html import escape
 
 from reports.committed import parity, stability
+from reports.committed_laws import estimators, variance
 from reports.figures.forest import forest
 from reports.figures.latency import latency_against_load
 from reports.figures.pages import pages_kept
@@ -200,5 +201,7 @@ SECTIONS: tuple[Section, ...] = (
     load,
     parity,
     stability,
+    variance,
+    estimators,
     live_replies,
 )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from controllers.entropy import entropy_varentropy
+from reports.committed_laws import estimators as section
 from reports.estimator_commands import estimators_text
 from reports.studies.estimators import (
     Rows,
@@ -104,3 +107,8 @@ def test_the_text_has_a_line_per_estimator_cost_and_calibration(rows: Rows) -> N
     text = estimators_text(document)
     assert text.count("tail_corrected") == 2
     assert "T_cal = 1.100" in text
+    part = section(SimpleNamespace(results={"estimators": document}))
+    assert part is not None
+    assert part.html.count("tail_corrected") == 2
+    assert "T_cal = 1.100" in part.html
+    assert section(SimpleNamespace(results={})) is None

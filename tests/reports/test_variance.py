@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 
 from controllers.temperature import EntropyFeedback, FeedforwardNewton, FixedTemperature
+from reports.committed_laws import variance as section
 from reports.figures.variance import variance
 from reports.studies.variance import (
     Sequences,
@@ -100,7 +103,7 @@ def test_lag_one_recovers_the_correlation_of_a_known_process(rho: float) -> None
     assert lag_one(h, np.ones(h.shape, bool)) == pytest.approx(rho, abs=0.02)
 
 
-def test_the_figure_and_the_table_draw_with_and_without_live_runs() -> None:
+def test_the_figure_the_table_and_the_section_draw_with_and_without_live_runs() -> None:
     pair = {"mean": 0.9, "ci95": 0.1}
     row = {
         "law": "feedback", "target_nats": 1.0, "tokens": 10, "mean_entropy_nats": 1.0,
@@ -116,3 +119,10 @@ def test_the_figure_and_the_table_draw_with_and_without_live_runs() -> None:
         text = variance_text({"recorded": [row], "live": runs})
         assert ("Live" in text) == bool(runs)
         assert "0.900 ±0.100" in text
+        document = {"recorded": [row], "live": [live | {"target_nats": 1.0}] if runs else []}
+        document |= {"model": "m", "seeds": [0], "max_tokens": 2, "command": "entropic variance"}
+        part = section(SimpleNamespace(results={"variance": document}))
+        assert part is not None
+        assert part.figure is not None
+        assert ("Live:" in part.html) == bool(runs)
+    assert section(SimpleNamespace(results={})) is None
