@@ -92,7 +92,8 @@ class EntropyPriority:
             + self.rho_c * _finite_or_zero(signal.completion)
         )
         price = ops.maximum(_price(signal, self.alpha, self.beta), self.c_min)
-        value = ops.clip(_finite_or_zero(ops.divide(gain, price)), 0.0, self.pi_max)
+        # Clipped first: a quotient too large for float32 is worth the most, not nothing.
+        value = _finite_or_zero(ops.clip(ops.divide(gain, price), 0.0, self.pi_max))
         return state, value + self.kappa * _finite_or_zero(signal.wait_s)
 
 

@@ -148,7 +148,7 @@ def finite_step(
         NAME,
         kind="sufficient",
         holds=common < 1.0,
-        statement=f"{len(windows)} windows of {n} steps shrink errors by {rate:.4g} a step",
+        statement=f"{len(windows)} windows of {n} steps multiply errors by {rate:.4g} a step",
         assumptions=(
             "linear responses; errors from the moving equilibrium, where V, h and s are the slopes",
             "the windows stand for the tokens to come",
@@ -178,7 +178,7 @@ def _self_loop(preset: Preset, factor: Interval, constants: dict[str, float]) ->
         NAME,
         kind="sufficient",
         holds=rate < 1.0,
-        statement=f"temperature is open loop; coverage alone shrinks errors by {rate:.4g} a change",
+        statement=f"temperature is open loop; coverage alone {_shrinks(factor, 'a change')}",
         assumptions=("linear responses: h and s_self are slopes at the operating point",),
         constants=constants,
         bound=rate,
@@ -187,10 +187,20 @@ def _self_loop(preset: Preset, factor: Interval, constants: dict[str, float]) ->
     )
 
 
+def _shrinks(factor: Interval, per: str) -> str:
+    if factor.low <= 0.0:  # no slope at all; the upper end is the rounding of a zero
+        return "forgets errors at once"
+    return f"multiplies errors by {float(factor.high):.4g} {per}"
+
+
 def meso_slope(law: Any) -> float | None:
-    """Return |dp/dH| of a coverage law of ours, per nat of H at T_cal; None for others."""
+    """Return |dp/dH| of a coverage law of ours, per nat of H at T_cal; None for others.
+
+    A filter on the coverage adds a memory that M does not have: None as well.
+    """
     wrapped = bare(law)
-    match None if wrapped is None else wrapped.law:
+    filtered = wrapped is None or wrapped.delay_steps > 0 or wrapped.rates
+    match None if wrapped is None or filtered else wrapped.law:
         case FixedCoverage():
             return 0.0
         case EntropyCoverage() | SeedCoverage() as ramp:
@@ -213,10 +223,11 @@ def window_products(
 
     Between changes a coverage law with a dwell holds, b = 1 and c = 0. When it changes is not
     known, but that it may in every ``dwell`` steps is: for s = 0 the self-loop acts n // dwell
-    times, and coverage counts as held in the cross term. For s > 0 it must follow at every step.
+    times, and coverage counts as held in the cross term. For s > 0 there is no such product, and a
+    law with a dwell counts as held throughout: nothing is certified.
     """
     own = meso if s == 0.0 else s
-    held = max(1.0, own * h) if s == 0.0 else own * h
+    held = max(1.0, own * h) if s == 0.0 or dwell > 1 else own * h
     steps = [_matrix(loop, windows[:, t], h, s, held) for t in range(windows.shape[1])]
     product = steps[0]
     for m in steps[1:]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from controllers.certificates.certificate import Certificate
 from controllers.certificates.wrapping import bare, brought, issue
+from controllers.compose import Gated
 from controllers.coverage import (
     DENSE,
     HIGHEST_SPARSE,
@@ -95,6 +96,9 @@ def coverage_masked(law: Any) -> Certificate | None:
     bare_law, found = _find(law, MASKED)
     if found is not None or not isinstance(bare_law, _LAWS):
         return found
+    # On a masked lane the outermost gate's fallback commands, by default an ln T.
+    if isinstance(law, Gated) and not isinstance(_find(law.fallback, MASKED)[0], _LAWS):
+        return None
     statement = "masked lanes get exactly 1; every command lies in (0, .99] or is 1"
     return _issue(law, MASKED, statement, ("lanes with enabled = 0",), 0.0)
 

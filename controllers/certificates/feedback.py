@@ -93,6 +93,19 @@ def open_loop(law: Any) -> bool:
     return isinstance(law, FixedTemperature | FeedforwardNewton)
 
 
+def constant(law: Any) -> bool:
+    """Tell whether a law, wrappers and all, commands one ln T on fixed logits from the first step.
+
+    A filter begins at the user's ln T, and so does ``FixedTemperature``; ``FeedforwardNewton``
+    does not.
+    """
+    found = bare(law)
+    if found is None or not open_loop(found.law):
+        return False
+    filtered = found.delay_steps > 0 or bool(found.rates)
+    return not filtered or isinstance(found.law, FixedTemperature)
+
+
 def at_most(value: float, limit: float) -> bool:
     """Compare with room for the rounding of products such as gain N_n."""
     return value <= limit * (1.0 + ROUNDING)

@@ -12,6 +12,7 @@ from controllers.certificates.feedback import (
     REACHABLE,
     VOCABULARY,
     at_most,
+    constant,
     inner,
     loop_of,
     open_loop,
@@ -21,6 +22,7 @@ from controllers.core import require
 from controllers.temperature import SeedLiteral
 
 NAME = "micro.delay"
+_STILL = "the command stood still before the first reading"
 
 
 def linear_delay_limit(delay: int) -> float:
@@ -63,7 +65,7 @@ def delay(law: Any, n_outcomes: int = VOCABULARY, delay_steps: int = 1) -> Certi
     if found := brought(law, NAME):
         return found
     bare = inner(law)
-    if open_loop(bare):
+    if constant(law):
         return _issue(law, "exact", "constant on fixed logits", {"delay": delay_steps})
     if isinstance(bare, SeedLiteral):
         statement = "positive feedback grows at every delay"
@@ -99,7 +101,7 @@ def _issue(
         kind=kind,
         holds=holds,
         statement=statement,
-        assumptions=(OPEN_LOOP,) if open_loop(inner(law)) else (FROZEN, REACHABLE),
+        assumptions=(OPEN_LOOP,) if open_loop(inner(law)) else (FROZEN, REACHABLE, _STILL),
         constants=constants,
         bound=1.0,
         unit="of the first error",

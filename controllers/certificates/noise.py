@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from controllers.certificates.certificate import Certificate
-from controllers.certificates.feedback import VOCABULARY, inner, loop_of
-from controllers.certificates.wrapping import brought, issue
+from controllers.certificates.feedback import VOCABULARY, loop_of
+from controllers.certificates.wrapping import bare, brought, issue
 from controllers.core import require
 
 NAME = "micro.variance"
@@ -42,17 +42,22 @@ def variance(
     """Give the variance ratio of a loop on a response of constant slope ``v``, nats^2; exact.
 
     ``same_step``: the command applies to the logits it was measured on, as in our loop; False is
-    the paper's one token later. None for smoothed and foreign laws, and where g V is not below 2.
+    the paper's one token later, and so is ``delayed(law, 1)``. None for smoothed and foreign laws,
+    for those later still, and where g V is not below 2.
     """
     if found := brought(law, NAME):
         return found
-    loop = loop_of(inner(law), n_outcomes)
-    if loop is None or loop.beta < 1.0:
+    wrapped = bare(law)
+    loop = None if wrapped is None else loop_of(wrapped.law, n_outcomes)
+    if wrapped is None or loop is None or loop.beta < 1.0:
+        return None
+    late = wrapped.delay_steps + (not same_step)
+    if late > 1:
         return None
     k = loop.gain_at(v) * v
     if not 0.0 < k < 2.0:
         return None
-    ratio = same_step_variance_ratio(k, rho) if same_step else variance_ratio(k, rho)
+    ratio = variance_ratio(k, rho) if late else same_step_variance_ratio(k, rho)
     return issue(
         law,
         NAME,
@@ -62,9 +67,11 @@ def variance(
         assumptions=(
             "open-loop entropy is a stationary AR(1) with lag-1 correlation rho",
             "the response has one slope v for all tokens",
-            "neither the clips nor the rate limit bind",
+            "neither the clips nor a rate limit bind",
         ),
-        constants=loop.constants(v=v, rho=rho, k=k, least_correlation=least_correlation(k)),
+        constants=loop.constants(
+            v=v, rho=rho, k=k, late=late, least_correlation=least_correlation(k)
+        ),
         bound=ratio,
         unit="of the open-loop variance",
         derivation="Noise",

@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 
 from controllers.certificates.certificate import Certificate
 from controllers.certificates.feedback import VOCABULARY
-from controllers.certificates.wrapping import brought, issue
+from controllers.certificates.wrapping import brought, issue, replaces_ours
 from controllers.core import require
 from controllers.priority import SEED_FLOOR, EntropyPriority, Fcfs, SeedPriority
 from controllers.schedulers import (
@@ -28,7 +28,7 @@ HIGHEST_ENTROPY = math.log(VOCABULARY)  # nats, so of its mean fall too
 
 _BLIND = Fcfs | UserPriority | ShortestJob | SrptOracle | LearnedRank | SkipJoinMlfq | Vtc
 _NO_AGING = SeedPriority | UserPriority | ShortestJob | SrptOracle | Vtc
-_LIKE = ("all other signals equal",)
+_LIKE = ("all other signals equal", "no term overflows float32")
 
 
 @runtime_checkable
@@ -48,7 +48,8 @@ class ClaimsAging(Protocol):
 
 def priority_urgency(law: Any) -> Certificate | None:
     """Bound by 0 what falling slack takes away from the priority."""
-    if found := brought(law, URGENCY):
+    found = brought(law, URGENCY)
+    if found is not None or replaces_ours(law):
         return found
     match law:
         case EntropyPriority():
@@ -66,7 +67,8 @@ def priority_urgency(law: Any) -> Certificate | None:
 
 def priority_completion(law: Any) -> Certificate | None:
     """Bound by 0 what more completion takes away from the priority."""
-    if found := brought(law, COMPLETION):
+    found = brought(law, COMPLETION)
+    if found is not None or replaces_ours(law):
         return found
     match law:
         case EntropyPriority():
@@ -83,7 +85,8 @@ def priority_bounded(law: Any, collapse_nats: float = HIGHEST_ENTROPY) -> Certif
 
     The printed law is bounded by our own floor, as far as ``collapse_nats`` bounds its numerator.
     """
-    if found := brought(law, BOUNDED):
+    found = brought(law, BOUNDED)
+    if found is not None or replaces_ours(law):
         return found
     match law:
         case EntropyPriority():
@@ -111,7 +114,8 @@ def aging(law: Any) -> Certificate | None:
             kappa=law.kappa,
             max_wait_s=law.max_wait_s,
         )
-    if found := brought(law, AGING):
+    found = brought(law, AGING)
+    if found is not None or replaces_ours(law):
         return found
     fresh = ("a fresh request has waited 0 s", "ties go to the earlier arrival")
     match law:

@@ -64,7 +64,11 @@ def windup(law: Any) -> Certificate | None:
             if positive
             else "the clipped command is the whole memory, so nothing winds up behind the clip"
         ),
-        assumptions=("the error points inward from then on", "the move does not round to zero"),
+        assumptions=(
+            "the error points inward from then on",
+            "the move does not round to zero",
+            "the clips leave room: x_cap > x_min",
+        ),
         constants={"delay": wrapped.delay_steps},
         bound=math.inf if positive else steps + wrapped.delay_steps,
         unit="steps",
@@ -91,14 +95,20 @@ def saturates(law: Any, gap_nats: float, n_outcomes: int = VOCABULARY) -> Certif
     bound = math.inf
     if loop is not None:
         stride = min(loop.rate, loop.gain_at(loop.n_max) * gap_nats)
-        bound = math.ceil((wrapped.law.x_max - wrapped.law.x_min) / stride) + wrapped.delay_steps
+        # One step more: strides summed in float32 may end an ulp short of the clip.
+        steps = math.ceil((wrapped.law.x_max - wrapped.law.x_min) / stride) + 1
+        bound = steps + wrapped.delay_steps
     return issue(
         law,
         SATURATION,
         kind="exact" if positive else "sufficient",
         holds=not positive,
         statement="ends on the wrong clip" if positive else "one way to the nearer clip, and rests",
-        assumptions=("H - H* keeps its sign between the clips", "no noise that turns it"),
+        assumptions=(
+            "H - H* keeps its sign between the clips",
+            "no noise that turns it",
+            "every move is large beside the rounding of ln T",
+        ),
         constants={"gap_nats": gap_nats},
         bound=bound,
         unit="steps",
@@ -119,7 +129,10 @@ def cap(law: Any) -> Certificate | None:
         kind="exact",
         holds=True,
         statement="the command is the cap itself, or is clipped to it last of all",
-        assumptions=("x_cap = x_user, finite, constant, at or above the greedy floor",),
+        assumptions=(
+            "x_cap = x_user, finite, constant, at or above the greedy floor",
+            "the lane is switched on, or falls back to x_user",
+        ),
         bound=0.0,
         unit="ln T",
         derivation="Clips",

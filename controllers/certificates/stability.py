@@ -12,6 +12,7 @@ from controllers.certificates.feedback import (
     VOCABULARY,
     Loop,
     at_most,
+    constant,
     inner,
     loop_of,
     open_loop,
@@ -29,11 +30,12 @@ def stability(law: Any, n_outcomes: int = VOCABULARY) -> Certificate | None:
     """Bound max_t |u_t - x*| by the larger error at the start: a ratio of 1 (README, Contraction).
 
     Exact for the plain law (gain <= 2/N_n), the printed law (never) and laws without feedback.
+    None for an open-loop law behind a filter, which may carry the command away from x*.
     """
     if found := brought(law, STABILITY):
         return found
     bare = inner(law)
-    if open_loop(bare):
+    if constant(law):
         return _issue(law, STABILITY, "exact", "constant on fixed logits", (OPEN_LOOP,), 1.0)
     if isinstance(bare, SeedLiteral):
         return _printed(law, bare, STABILITY, 1.0)
@@ -66,7 +68,8 @@ def settles(law: Any, n_outcomes: int = VOCABULARY) -> Certificate | None:
         return found
     bare = inner(law)
     if open_loop(bare):
-        return _issue(law, SETTLES, "exact", "constant on fixed logits", (OPEN_LOOP,), 0.0)
+        way = "constant on fixed logits" if constant(law) else "one way to where it stays"
+        return _issue(law, SETTLES, "exact", way, (OPEN_LOOP,), 0.0)
     if isinstance(bare, SeedLiteral):
         # It runs to a clip and stays: wrong, but not a swing.
         given = {"eta": bare.eta}

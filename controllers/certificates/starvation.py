@@ -7,7 +7,7 @@ from typing import Any
 
 from controllers.certificates.certificate import Certificate
 from controllers.certificates.priority import ClaimsAging, aging
-from controllers.certificates.wrapping import brought, issue
+from controllers.certificates.wrapping import brought, issue, replaces_ours
 from controllers.core import require
 from controllers.priority import EntropyPriority, Fcfs, SeedPriority
 
@@ -24,11 +24,14 @@ def service_gap(
     step_s: float,
     prefill_steps: int = 0,
     redos: int = 0,
+    pages_short: bool = True,
     name: str = NAME,
 ) -> Certificate | None:
     """Bound the steps from one row of a request to its next, or from its arrival to its first.
 
-    W + floor((N - 1)(1 + redos) Q/m) + (N - 1)((1 + redos) prefill + redos) + 2, Q = min(R, q).
+    W + floor((N - 1)(1 + redos) Q/m) + (N - 1)((1 + redos) prefill + redos + spills) + 2, Q =
+    min(R, q); spills, 1 where pages run short under a quantum, are losses of pages after it.
+    Fcfs: Q = R, and floor((R - 1)/q) spills that count like redos but repeat no tokens.
 
     Args:
         law: EntropyPriority (W = pi_max/kappa) or Fcfs (W = 0, Q = R); None for other kinds.
@@ -41,6 +44,7 @@ def service_gap(
         prefill_steps: steps a prompt, recomputed or not, can keep the token budget exhausted, see
             :func:`budget_steps`; 0 where it fits in one step beside the decode rows.
         redos: most times one request loses its pages to memory pressure in mid-quantum.
+        pages_short: False where all slots at full length fit the pool, so that nobody loses pages.
         name: of the property, ``starvation.<adversary>``.
     """
     for key, value in {"n_active": n_active, "slots": slots, "residence": residence_steps}.items():
@@ -50,18 +54,22 @@ def service_gap(
     require(prefill_steps >= 0 and redos >= 0, "prefill_steps, redos must be >= 0", redos=redos)
     if isinstance(law, ClaimsAging):
         aging(law)  # refuses a claim without a rate
-    if found := brought(law, name):
+    found = brought(law, name)
+    if found is not None or replaces_ours(law):
         return found
     if not isinstance(law, EntropyPriority | Fcfs | SeedPriority):
         return None
     wait_s = law.max_wait_s if isinstance(law, EntropyPriority) else 0.0
-    turn = residence_steps
-    if quantum_steps is not None and not isinstance(law, Fcfs):
-        turn = min(residence_steps, quantum_steps)
-    turns = (n_active - 1) * (1 + redos)
+    require(pages_short or redos == 0, "redos need pages that run short", redos=redos)
+    turn, spills, losses = residence_steps, 0, redos
+    if quantum_steps is not None and isinstance(law, Fcfs):
+        losses += pages_short * ((residence_steps - 1) // quantum_steps)
+    elif quantum_steps is not None:
+        turn, spills = min(residence_steps, quantum_steps), int(pages_short)
+    others = n_active - 1
     wait_steps = math.ceil(wait_s / step_s)
-    queue_steps = turns * turn // slots
-    stalled_steps = turns * prefill_steps + (n_active - 1) * redos
+    queue_steps = others * (1 + redos) * turn // slots
+    stalled_steps = others * ((1 + losses) * prefill_steps + losses + spills)
     starves = isinstance(law, SeedPriority)
     total = wait_steps + queue_steps + stalled_steps + 2
     return issue(
@@ -89,6 +97,7 @@ def service_gap(
             "wait_steps": wait_steps,
             "prefill_steps": prefill_steps,
             "redos": redos,
+            "spills": spills + losses - redos,
         },
         bound=math.inf if starves else total,
         unit="steps",

@@ -41,10 +41,11 @@ def iss(
     n_outcomes: int = VOCABULARY,
     v_max: float | None = None,
 ) -> Certificate | None:
-    """Bound |u_t - x*_t|, ln T, once the start is forgotten, or from the start if it is inside.
+    """Bound |u_t - x*_t|, ln T, from the start if it is inside, else in the limit.
 
     ``mu`` and ``v_max`` (N_n where not given), nats^2, bound V on the way between x and x*_t;
-    ``noise_nats`` bounds the error of each measured H, ``drift`` the move of x*_t per step, ln T.
+    ``noise_nats`` bounds the error of each measured H, ``drift`` the move of x*_t per step, ln T;
+    where ``drift`` is the rate limit itself, a start outside may stay outside.
     None for laws without such a bound: smoothed, open loop, or filtered slower than they move.
     """
     require(mu >= 0.0, "mu must be >= 0", mu=mu)

@@ -34,8 +34,10 @@ def bare(law: Any) -> Bare | None:
     """Take off ``Gated``, ``Chain`` and ``Shadow``; None where a wrapper is not ours to judge.
 
     Of a gated law, the lanes that are switched on are meant. A shadow is its applied law, which
-    must not read the sensor that the observed law steers.
+    must not read the sensor that the observed law steers. A filter must begin at the user's ln T.
     """
+    if replaces_ours(law):
+        return None
     match law:
         case Gated():
             return bare(law.law)
@@ -45,7 +47,7 @@ def bare(law: Any) -> Bare | None:
             return inner if fixed else None
         case Chain():
             inner = bare(law.law)
-            if inner is None or not all(isinstance(f, Delay | RateLimit) for f in law.filters):
+            if inner is None or not all(_begins_at_user(f) for f in law.filters):
                 return None
             late = sum(f.steps for f in law.filters if isinstance(f, Delay))
             rates = tuple(f.rate for f in law.filters if isinstance(f, RateLimit))
@@ -56,6 +58,20 @@ def bare(law: Any) -> Bare | None:
             )
         case _:
             return Bare(law=law)
+
+
+def replaces_ours(law: Any) -> bool:
+    """Tell whether a law's class replaces a method of ours: then it is another law, unproved."""
+    kinds = type(law).__mro__
+    ours = [c for c in kinds if c.__module__.partition(".")[0] == "controllers"]
+    names = {name for c in ours for name in vars(c) if not name.startswith("__")}
+    theirs = (vars(c).get(name) for c in kinds if c not in ours for name in names)
+    return any(callable(value) or isinstance(value, property) for value in theirs)
+
+
+def _begins_at_user(stage: Any) -> bool:
+    known = isinstance(stage, Delay | RateLimit)
+    return known and isinstance(stage.start, FixedTemperature)
 
 
 def brought(law: Any, name: str) -> Certificate | None:

@@ -41,7 +41,8 @@ def variance(
             _points(right, np.array([index]), [row], colour, None)
         right.set_xticks(range(len(judged)), [row["law"] for row in judged])
         right.set_xlim(-0.6, max(len(judged), 1) - 0.4)
-        right.set_title("live" if judged else "live: not run")
+        target = f"live, H* = {judged[0]['target_nats']:g} nat" if judged else "live: not run"
+        right.set_title(target)
         for axis in (left, right):
             axis.axhline(1.0, color=INK, linewidth=1.0, linestyle=(0, (4, 3)))
             axis.set_ylim(bottom=0.0)

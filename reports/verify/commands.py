@@ -89,6 +89,7 @@ def _verify(
     *,
     json: bool,
 ) -> None:
+    from controllers.core import require
     from reports.verify.finding import Verdict
     from reports.verify.report import print_report, write_certificates, write_counterexamples
     from reports.verify.run import verify as run
@@ -96,6 +97,8 @@ def _verify(
     from reports.verify.target import resolve
 
     budget = get_budget(profile, lanes=lanes, seed=seed)
+    for folder in filter(None, (out, certificates)):
+        require(folder.is_dir() or not folder.exists(), "must be a folder", path=str(folder))
     target = resolve(spec, role)
     with _hypothesis_at_home(), progress(f"verify {target.subject_name}") as update:
         findings = run(target, budget, progress=update)

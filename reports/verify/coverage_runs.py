@@ -33,10 +33,9 @@ def token_signal(lanes: int, **fields: Any) -> TokenSignal:
 
 def gain_of(law: Any, name: str) -> float | None:
     """Return the gain ``name`` of a law or of the law it wraps; None where there is none."""
-    for part in _layers(law):
-        if dataclasses.is_dataclass(part) and name in {f.name for f in dataclasses.fields(part)}:
-            return float(getattr(part, name))
-    return None
+    inner = _inner(law)
+    fields = dataclasses.fields(inner) if dataclasses.is_dataclass(inner) else ()
+    return float(getattr(inner, name)) if name in {f.name for f in fields} else None
 
 
 def with_gain(law: Any, name: str, value: float) -> Any:
@@ -48,10 +47,11 @@ def with_gain(law: Any, name: str, value: float) -> Any:
     return dataclasses.replace(law, **{name: value})
 
 
-def _layers(law: Any) -> list[Any]:
-    if isinstance(law, Gated | Chain):
-        return [*_layers(law.law)]
-    return _layers(law.applied) if isinstance(law, Shadow) else [law]
+def _inner(law: Any) -> Any:
+    match law:
+        case Gated(law=inner) | Chain(law=inner) | Shadow(applied=inner):
+            return _inner(inner)
+    return law
 
 
 def need(law: Law, name: str) -> float:

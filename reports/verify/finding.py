@@ -39,9 +39,13 @@ class Finding:
 
     @property
     def conservatism(self) -> float | None:
-        """Bound over worst found, >= 1 where the bound holds; None without a positive worst."""
+        """Bound over worst found, >= 1 where the bound holds; None where the worst is nothing.
+
+        Nothing is what rounding alone may leave, a millionth of the bound.
+        """
         usable = math.isfinite(self.bound) and math.isfinite(self.worst) and self.worst > 0
-        return self.bound / self.worst if usable else None
+        ratio = self.bound / self.worst if usable else math.inf
+        return ratio if ratio < 1e6 else None
 
     def to_json(self) -> dict[str, Any]:
         """Return the row as JSON values; what is not finite is null."""

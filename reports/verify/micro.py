@@ -17,6 +17,7 @@ from reports.verify.micro_cap import Cap
 from reports.verify.micro_cases import (
     START_SPACE,
     measure_by_plant,
+    pace_of,
     plant_space,
     temperature_unfit,
     x_star,
@@ -187,7 +188,8 @@ class Delay:
 
 def frozen(cases: Cases, steps: int, **changes: Any) -> Loop:
     """Return the loop of ``cases`` on logits that never change."""
-    return Loop(steps=steps, x_user=x_user(cases), x_star=x_star(cases), **changes)
+    start = {"x_user": x_user(cases), "x_star": x_star(cases), "pace": pace_of(cases)}
+    return Loop(steps=steps, **start, **changes)
 
 
 def _first_error(path: Path) -> np.ndarray:

@@ -48,6 +48,7 @@ def plant_space(law: Any) -> Space:
         "share1": Number(0.0, 1.0),  # exponents: outcomes of levels 1 and 2
         "share2": Number(0.0, 1.0),
         "t_star": Number(math.exp(low), math.exp(high), log=True),  # T of the equilibrium
+        "pace": Number(1, 16, integer=True),  # tokens per step: position grows as fast
     }
 
 
@@ -74,6 +75,11 @@ def x_user(cases: Cases) -> np.ndarray:
     """Return the user's ln T, where the run starts, ``[B]``, in [ln .3, ln 1.8]."""
     away = np.where(cases["side"] == "hot", cases["start"], -cases["start"])
     return np.clip(x_star(cases) + away, USER_LOW, USER_HIGH)
+
+
+def pace_of(cases: Cases) -> np.ndarray | int:
+    """Return the tokens per step, int ``[B]``; 1 where the cases do not say."""
+    return np.asarray(cases.get("pace", 1), np.int64)
 
 
 def plant_of(kind: str, cases: Cases) -> Plant:

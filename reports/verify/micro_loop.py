@@ -28,6 +28,7 @@ class Loop:
     command, *sweep* back and forth, both inside [low, high]. Measured entropy is off by at most
     ``noise_nats``: *worst* hides the error, so that a stabilising law is pushed away. The sensor
     reports what held ``late`` steps ago. For ``forced_steps`` the set-point is ``forced_nats``.
+    ``pace`` tokens come per step, so that what a law does at late positions is seen in short runs.
     """
 
     steps: int
@@ -43,6 +44,8 @@ class Loop:
     high: float = STAR_HIGH
     forced_nats: np.ndarray | float = 0.0
     forced_steps: int = 0
+    x_cap: np.ndarray | float = math.inf  # ln T [B]
+    pace: np.ndarray | int = 1  # tokens per step, int [B]
 
     def __post_init__(self) -> None:
         require(self.steps >= 1, "a run takes one step or more", steps=self.steps)
@@ -90,7 +93,8 @@ def _run(law: Any, plant: Plant, loop: Loop, last: int | None) -> Path:
     for t in range(loop.steps):
         forced = t < loop.forced_steps
         target = _lanes(loop.forced_nats, lanes) if forced else set_point
-        base = _signal(lanes, x_user=loop.x_user, target_nats=target, position=t)
+        wishes = {"x_user": loop.x_user, "x_cap": loop.x_cap, "target_nats": target}
+        base = token_signal(lanes, **wishes, position=t * np.asarray(loop.pace))
         state = law.init(base) if state is None else state
         x_in = _lanes(law.x_in(state), lanes)
         h, v = plant.response(x_in - moved)
@@ -113,14 +117,10 @@ def _lanes(values: Any, lanes: int) -> np.ndarray:
     return np.array(np.broadcast_to(np.asarray(values, np.float64), (lanes,)))
 
 
-def _signal(lanes: int, **fields: Any) -> TokenSignal:
-    quiet = dict.fromkeys(TokenSignal._fields, 0.0) | {"x_cap": math.inf, "enabled": 1.0}
-    return TokenSignal(**{k: _lanes(v, lanes) for k, v in (quiet | fields).items()})
-
-
 def token_signal(lanes: int, **fields: Any) -> TokenSignal:
     """Return a float64 signal ``[B]``; what is not named is zero, uncapped and enabled."""
-    return _signal(lanes, **fields)
+    quiet = dict.fromkeys(TokenSignal._fields, 0.0) | {"x_cap": math.inf, "enabled": 1.0}
+    return TokenSignal(**{k: _lanes(v, lanes) for k, v in (quiet | fields).items()})
 
 
 def _late(

@@ -12,6 +12,7 @@ from controllers import certificates
 from controllers.certificates.certificate import Certificate
 from reports.verify.micro_cases import (
     measure_by_plant,
+    pace_of,
     plant_space,
     star_range,
     temperature_unfit,
@@ -81,6 +82,7 @@ class Tube:
             path=cases["path"],
             drift=cases["drift"],
             seed=cases["seed"],
+            pace=pace_of(cases),
         )
 
     def story(self, law: Any, case: Case) -> list[str]:

@@ -13,6 +13,7 @@ from controllers.certificates.certificate import Certificate
 from reports.verify.micro_cases import (
     delay_of,
     measure_by_plant,
+    pace_of,
     plant_of,
     plant_space,
     plant_words,
@@ -27,6 +28,7 @@ from reports.verify.property import Case, Cases, Choice, Measured, Number, Space
 FORCED = 128  # steps with the set-point out of reach
 AFTER = 64  # steps watched afterwards
 ALLOWED = 16  # steps to leave the rail, besides the law's own delay
+HEADROOM = 0.05  # ln T from the start up to the user's cap, where that is the rail
 CLEAR_NATS = 0.25  # smallest difference of entropies that asks for a move
 MOVED = 1e-9  # ln T
 NEVER = AFTER + 1.0  # steps, for a command that stays where it was
@@ -36,9 +38,10 @@ NEVER = AFTER + 1.0  # steps, for a command that stays where it was
 class Windup:
     """H* out of reach for 128 steps, then well inside and on the other side of the start.
 
-    Value: steps after the change until the command first moves back inward. Lanes whose entropy
-    hardly answers to T (less than .25 nat), or whose command was not pushed at all, count as 0; a
-    command that stays where it was, or is driven further out, counts as 65.
+    The rails are the law's own hottest and coldest T, and the user's cap. Value: steps after the
+    change until the command first moves back inward. Lanes whose entropy hardly answers to T (less
+    than .25 nat), or whose command was not pushed at all, count as 0; a command that stays where
+    it was, or is driven further out, counts as 65.
     """
 
     name: str = "micro.windup"
@@ -55,7 +58,7 @@ class Windup:
         """Return plants, the later equilibrium, and how H* is out of reach."""
         return {
             **plant_space(law),
-            "rail": Choice(("hot", "cold")),
+            "rail": Choice(("hot", "cold", "cap")),
             "excess": Number(0.01, 4.0, log=True),  # nats beyond the rail, while legal
             "away": Number(0.1, 1.5),  # from the later equilibrium to the start, ln T
         }
@@ -83,7 +86,7 @@ class Windup:
         what = "it stays on its rail" if stuck > ALLOWED + delay_of(law) else "no windup"
         return [
             f"plant: {plant_words(case)}",
-            f"H* is out of reach ({case['rail']}) for {FORCED} steps, then reachable",
+            f"H* is out of reach (rail: {case['rail']}) for {FORCED} steps, then reachable",
             *table(path, sorted(t for t in shown if t < len(path.u))),
             f"{answer} after the change: {what}",
         ]
@@ -94,7 +97,7 @@ class Windup:
 
 
 def _loop(cases: Cases, plant: Plant) -> Loop:
-    hot = cases["rail"] == "hot"
+    hot = cases["rail"] != "cold"
     star = x_star(cases)
     # The start lies towards the rail, so that the later set-point is on its far side.
     start = np.clip(star + np.where(hot, 1.0, -1.0) * cases["away"], USER_LOW, USER_HIGH)
@@ -107,6 +110,8 @@ def _loop(cases: Cases, plant: Plant) -> Loop:
         x_star=star,
         forced_nats=forced,
         forced_steps=FORCED,
+        x_cap=np.where(cases["rail"] == "cap", start + HEADROOM, math.inf),
+        pace=pace_of(cases),
     )
 
 

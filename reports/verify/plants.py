@@ -122,9 +122,10 @@ class Recorded:
     def response(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return H and V at ln T ``x`` ``[B]``."""
         low, high = self.curves.x_nodes[0], self.curves.x_nodes[-1]
-        inside = np.minimum(np.maximum(x, low), high)
+        lost = np.isnan(x)  # a law's own failure, which the curves would refuse
+        inside = np.where(lost, low, np.clip(x, low, high))
         h, v = self.curves.entropy(self.rows, inside)
-        return h, np.where(inside == x, v, 0.0)
+        return np.where(lost, x, h), np.where(lost, x, np.where(inside == x, v, 0.0))
 
     def most_nats(self) -> np.ndarray:
         """Return ln n, ``[B]``."""

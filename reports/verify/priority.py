@@ -6,7 +6,6 @@ request, or a pair of a waiting and a fresh one.
 
 from __future__ import annotations
 
-import dataclasses
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -34,6 +33,7 @@ from reports.verify.property import (
 )
 
 RELATIVE = 1e-5  # float32 rounding of a priority, relative
+ROUND_WAIT = 1e-3  # relative, of a claimed wait
 LONGEST_WAIT_S = 1.0e6  # 12 days: a wait no server may ask for
 STEPS_PER_S = 20.0  # how many plans a second of waiting holds, in the signals below
 WAIT_POINTS = 41  # of the grid on which the end of a wait is looked for
@@ -75,7 +75,10 @@ class NeverDemotes:
         """Return how much of the priority the move took away."""
         before, after = self._both(law, cases)
         scale = np.maximum(np.maximum(np.abs(before), np.abs(after)), 1e-9)
-        return Measured((before - after) / scale, np.full(len(before), RELATIVE))
+        with np.errstate(invalid="ignore"):
+            # A rise to infinity is no fall: that it is infinite is another property's finding.
+            fall = np.where(after >= before, 0.0, (before - after) / scale)
+        return Measured(fall, np.full(len(before), RELATIVE))
 
     def story(self, law: Law, case: Case) -> list[str]:
         """Return the two priorities."""
@@ -174,7 +177,11 @@ class Aging:
         n_lost = len(grid) - np.argmax(lost[::-1], axis=0)  # up to and with the last lost point
         n_lost = np.where(lost.any(axis=0), n_lost, 0)
         needed = np.append(grid, np.inf)[n_lost]
-        return Measured(needed, np.full(len(needed), claimed * (1.0 + 1e-3)))
+        # The next point of the grid stands for the claimed wait: rounding may need it.
+        needed = np.where(
+            needed <= claimed * (1.0 + ROUND_WAIT), np.minimum(needed, claimed), needed
+        )
+        return Measured(needed, np.full(len(needed), claimed))
 
     def story(self, law: Law, case: Case) -> list[str]:
         """Return the pair, and the waiter's priority as it waits."""
@@ -205,7 +212,7 @@ class Aging:
 
     @staticmethod
     def _grid(claimed: float) -> np.ndarray:
-        points = [0.0, claimed, claimed * (1.0 + 1e-3), LONGEST_WAIT_S]
+        points = [0.0, claimed, claimed * (1.0 + ROUND_WAIT), LONGEST_WAIT_S]
         return np.unique([*points, *np.geomspace(1e-2, LONGEST_WAIT_S, WAIT_POINTS)])
 
     @staticmethod
@@ -249,10 +256,8 @@ def load_signal(lanes: int, **fields: Any) -> LoadSignal:
 
 
 def promise(law: Law, name: str) -> float:
-    """Return a promise of the law, a field or a property of it; inf where it makes none."""
-    fields = {f.name for f in dataclasses.fields(law)} if dataclasses.is_dataclass(law) else set()
-    promised = name in fields or isinstance(vars(type(law)).get(name), property)
-    return float(getattr(law, name)) if promised else math.inf
+    """Return a promise of the law, its own or inherited; inf where it makes none."""
+    return float(getattr(law, name, math.inf))
 
 
 def _request(cases: Cases) -> LoadSignal:

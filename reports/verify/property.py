@@ -34,12 +34,26 @@ class Number:
         require(self.low <= self.high, "low must not exceed high", low=self.low, high=self.high)
         require(not self.log or self.low > 0, "a log range must be positive", low=self.low)
 
+    def __str__(self) -> str:
+        return f"[{self.low:g}, {self.high:g}]"
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether ``value`` is a number of the range."""
+        return isinstance(value, int | float) and self.low <= value <= self.high
+
 
 @dataclass(frozen=True, slots=True)
 class Choice:
     """A parameter that takes one of a few names."""
 
     options: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return ", ".join(self.options)
+
+    def holds(self, value: Any) -> bool:
+        """Tell whether ``value`` is one of the names."""
+        return value in self.options
 
 
 Space = Mapping[str, Number | Choice]

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from controllers.certificates.certificate import finite_or_none
+from reports.verify.error_line import error_line
 from reports.verify.property import Property
 from reports.verify.registry import properties_of
 from reports.verify.search import SelfSearching
@@ -118,7 +119,7 @@ def replay(
     try:
         story = prop.story(part.law, document["case"])
     except Exception as error:
-        story = [f"the law raises: {type(error).__name__}: {error}"]
+        story = [f"the law raises: {error_line(error)}"]
     return Replayed(prop.name, trial, story)
 
 
@@ -134,9 +135,13 @@ def _check_case(path: Path, prop: Property, law: Any, case: dict[str, Any]) -> N
     if isinstance(prop, SelfSearching):
         return  # its cases need not come from a space
     try:
-        names = set(prop.space(law))
+        space = prop.space(law)
     except Exception:
         return  # a hostile law may raise here; measuring reports it
-    if names and names != set(case):
-        listed = ", ".join(sorted(names ^ set(case)))
+    if set(space) != set(case):
+        listed = ", ".join(sorted(set(space) ^ set(case)))
         raise ValueError(f"counterexample {str(path)!r}: the case's parameters differ: {listed}")
+    for name, part in space.items():
+        if not part.holds(case[name]):
+            got = f"{name} = {case[name]!r}"
+            raise ValueError(f"counterexample {str(path)!r}: {got} is outside {part}")

@@ -69,6 +69,8 @@ def figure(value: float, digits: int = 4) -> str:
 
 def figures(value: float, bound: float) -> str:
     """Return ``value > bound`` with as many digits as it takes to see it."""
+    if math.isnan(value):
+        return "no number"
     for digits in range(4, 17):
         texts = figure(value, digits), figure(bound, digits)
         if texts[0] != texts[1]:
@@ -106,7 +108,7 @@ def _numbers(row: Finding) -> tuple[str, str, str, str]:
         return "", "", "", ""
     ratio = row.conservatism
     return (
-        "none" if math.isinf(row.bound) else figure(row.bound),
+        "none" if math.isinf(row.bound) else figure(row.bound) if row.bound == row.bound else "",
         figure(row.worst),
         "" if ratio is None else figure(ratio),
         f"{row.cases:,}",
@@ -117,7 +119,8 @@ def _print_violation(console: Console, row: Finding, path: Path | None) -> None:
     console.print()
     case = "" if row.counterexample is None else _case(row.counterexample["case"])
     title = f"VIOLATED {row.name} ({row.role}: {row.subject}): {row.statement}"
-    found = f"{figures(row.worst, row.bound)} {row.unit}".rstrip()
+    unit = "" if math.isnan(row.worst) else row.unit
+    found = f"{figures(row.worst, row.bound)} {unit}".rstrip()
     _print_story(console, title, [found if row.cases else row.note, *case.splitlines(), *row.story])
     if path is not None:
         line = f"replay: entropic verify --replay {path}"

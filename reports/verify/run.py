@@ -8,6 +8,8 @@ from collections.abc import Callable
 from typing import Any
 
 from controllers.certificates.certificate import Certificate
+from controllers.certificates.wrapping import Certified
+from reports.verify.error_line import error_line
 from reports.verify.finding import Finding, Verdict
 from reports.verify.property import Case, Property
 from reports.verify.registry import CALLABLE, cost_of, properties_of
@@ -20,6 +22,7 @@ Properties = Callable[[Part], tuple[Property, ...]]
 Progress = Callable[[int, int], None]
 
 REFUTED = "THE CERTIFICATE IS REFUTED: a mistake in the theory or the code; please report it"
+DISPROVED = "THE LAW'S OWN CERTIFICATE IS REFUTED"
 UNFOUND = "theory predicts a violation; the search did not find it"
 
 
@@ -63,7 +66,7 @@ def check(
         proof, trouble = _certificate(prop, part.law)
         searched = search(prop, part.law, budget.divided(cost or cost_of(prop.name)))
     except Exception as error:
-        return _row(prop, part, verdict=Verdict.VIOLATED, note=f"raised {_line(error)}")
+        return _row(prop, part, verdict=Verdict.VIOLATED, note=f"raised {error_line(error)}")
     row = _row(
         prop,
         part,
@@ -71,7 +74,7 @@ def check(
         bound=searched.worst.bound,
         worst=searched.worst.value,
         cases=searched.cases,
-        note="; ".join(filter(None, (trouble, *_notes(searched, proof)))),
+        note="; ".join(filter(None, (trouble, *_notes(searched, proof, part.law)))),
         certificate=proof,
     )
     return _with_counterexample(row, prop, part, target, searched) if _violated(row) else row
@@ -92,7 +95,7 @@ def _certificate(prop: Property, law: Any) -> tuple[Certificate | None, str]:
     try:
         return prop.certificate(law), ""
     except Exception as error:
-        return None, f"no certificate: {_line(error)}"
+        return None, f"no certificate: {error_line(error)}"
 
 
 def _verdict(searched: Searched, proof: Certificate | None) -> Verdict:
@@ -101,14 +104,15 @@ def _verdict(searched: Searched, proof: Certificate | None) -> Verdict:
     return Verdict.CERTIFIED if proof is not None and proof.holds else Verdict.SEARCHED
 
 
-def _notes(searched: Searched, proof: Certificate | None) -> list[str]:
+def _notes(searched: Searched, proof: Certificate | None, law: Any) -> list[str]:
     notes = [searched.worst.raised, searched.note]
     if searched.exhaustive:
         notes.append("all cases")
     if proof is None:
         return notes
     if proof.holds:
-        notes.append(REFUTED if searched.worst.violates else proof.kind)
+        refuted = DISPROVED if isinstance(law, Certified) else REFUTED
+        notes.append(refuted if searched.worst.violates else proof.kind)
     elif proof.kind == "exact" and math.isinf(searched.worst.bound):
         notes.append(f"no bound exists: {proof.statement}")
     elif proof.kind == "exact":
@@ -134,8 +138,4 @@ def _story(prop: Property, law: Any, case: Case) -> tuple[str, ...]:
     try:
         return tuple(prop.story(law, case))
     except Exception as error:
-        return (f"the law raises: {_line(error)}",)
-
-
-def _line(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"
+        return (f"the law raises: {error_line(error)}",)

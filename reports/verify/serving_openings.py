@@ -27,6 +27,11 @@ _OPENINGS = (
         Setting(fail_percent=10),
         "submit 5 15; submit_greedy 5 15; submit 5 15; step 4; disable 0; wait 100; submit 5 15",
     ),
+    # The longest there may be, in the smallest pool, displaced by its like again and again.
+    (
+        Setting(n_pages=10, max_seqs=2, quantum=1),
+        "submit 25 15; submit 20 15; step 3; wait 99999; submit 9 15; submit 38 2; step 5",
+    ),
     # Many short ones through one slot.
     (Setting(max_seqs=1), "submit 1 1; submit 2 2; submit 3 3; submit 2 2; submit 1 1"),
 )

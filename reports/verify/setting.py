@@ -12,6 +12,7 @@ from typing import Any
 from controllers.core import require
 
 FEWEST_LANES = 8
+MOST_LANES = 100_000_000  # days of search
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -31,6 +32,7 @@ class Budget:
         for name in ("lanes", "batch", "worst", "neighbours"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be at least 1", **{name: value})
+        require(self.lanes <= MOST_LANES, f"lanes must be at most {MOST_LANES:,}", lanes=self.lanes)
         for name in ("rounds", "examples", "seed"):
             value = getattr(self, name)
             require(value >= 0, f"{name} must not be negative", **{name: value})

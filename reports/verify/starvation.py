@@ -2,7 +2,7 @@
 
 The searched quantity is the victim's longest service gap in steps. Laws that claim a longest wait
 (``max_wait_s``) must keep the bound that follows from it; the others must serve the victim before
-the adversary gives up.
+the adversary loses patience.
 """
 
 from __future__ import annotations
@@ -42,11 +42,12 @@ from reports.verify.sieges import (
 )
 from simulator.starvation import VICTIM, Moment, Ordeal, Siege, besiege
 
-HORIZON = 500  # steps after which an adversary without a bound to break gives up
+HORIZON = 500  # steps of a siege without a bound to break
+UNCLAIMED = 250  # steps without service that the adversary grants a law that claims no bound
 STORY_LINES = 14
 PATIENCE = 4_000  # steps: the longest bound that a siege waits for
+SHORTEST_S = 1e-9  # a claimed wait of nothing, or less
 MAX_REDOS = 16  # losses of pages after which a case stops earning a wider bound
-NAME = "starvation.service_gap"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,16 +70,21 @@ class Starvation:
 
     def measure(self, law: PriorityLaw | Preset, cases: Cases) -> Measured:
         """Run the sieges one by one, each until its verdict is known."""
-        lanes = [case_of(cases, lane) for lane in range(n_lanes(cases))]
-        pairs = [self._judge(*self._setting(law, lane)) for lane in lanes]
-        value, bound = np.array(pairs, dtype=np.float64).reshape(-1, 2).T
+        lanes = (case_of(cases, lane) for lane in range(n_lanes(cases)))
+        ends = [_outcome(*self._setting(law, lane)) for lane in lanes]
+        value, bound = np.array([(ordeal.gap, bound) for ordeal, bound, _ in ends], float).T
         return Measured(value, bound)
 
     def story(self, law: PriorityLaw | Preset, case: Case) -> list[str]:
         """Return who was there, what the bound is made of, and the telling steps."""
         preset, siege = self._setting(law, case)
-        ordeal, bound = _outcome(preset, siege, watch=True)
-        return [*_cast(siege, preset), *_timeline(ordeal), _ending(ordeal, bound)]
+        ordeal, bound, claimed = _outcome(preset, siege, watch=True)
+        limit = "the bound is" if claimed else "granted are"
+        return [
+            *_cast(siege, preset),
+            *_timeline(ordeal),
+            f"{_ending(ordeal)}, {limit} {bound:.0f}",
+        ]
 
     def certificate(self, law: PriorityLaw | Preset) -> Certificate | None:
         """Return the bound of the largest siege in the space, its requests redone once at most."""
@@ -86,9 +92,10 @@ class Starvation:
         top = {k: int(part.high) for k, part in space.items() if isinstance(part, Number)}
         outputs = (top["fresh_output"], top["victim_output"])
         known = max(top["fresh_prompt"] + outputs[0], top["victim_prompt"] + outputs[1])
-        return _proof(
+        # A foreign law's claim bounds its sieges, but proves nothing: it gets no certificate.
+        return service_gap(
             law.priority if isinstance(law, Preset) else law,
-            self.name,
+            name=self.name,
             n_active=top["crowd"] + 1,
             slots=1,
             residence_steps=max(outputs),
@@ -101,34 +108,24 @@ class Starvation:
     def _setting(self, law: PriorityLaw | Preset, case: Case) -> tuple[Preset, Siege]:
         return preset_of(law, case), self.lay(case)
 
-    @staticmethod
-    def _judge(preset: Preset, siege: Siege) -> tuple[float, float]:
-        ordeal, bound = _outcome(preset, siege)
-        if math.isfinite(bound):
-            return float(ordeal.gap), bound
-        # Waiting at the end counts as for ever, unless the wait has only begun.
-        waits_on = 2 * ordeal.open_gap > HORIZON
-        return float(HORIZON if waits_on else ordeal.gap), HORIZON - 1.0
 
-
-def _outcome(preset: Preset, siege: Siege, *, watch: bool = False) -> tuple[Ordeal, float]:
-    """Return what the siege did and the bound, given the losses of pages that were seen.
-
-    A bound past ``PATIENCE`` is nothing to wait for: it counts as none.
-    """
+def _outcome(preset: Preset, siege: Siege, *, watch: bool = False) -> tuple[Ordeal, float, bool]:
+    """Return what the siege did, the bound given the losses seen, and whether it is claimed."""
     redos = 0
     while True:
         bound = gap_bound(preset, siege, redos)
-        bound = math.inf if bound > PATIENCE else bound
+        claimed = math.isfinite(bound)
+        bound = bound if claimed else float(UNCLAIMED)
         ordeal = besiege(preset, siege, _horizon(bound, siege), enough=bound, watch=watch)
         if ordeal.gap <= bound or ordeal.redos <= redos or redos == MAX_REDOS:
-            return ordeal, bound
+            return ordeal, bound, claimed
         redos = min(ordeal.redos, MAX_REDOS)
 
 
 def _horizon(bound: float, siege: Siege) -> int:
     # Twice, so that a gap that begins late in the siege still has the time to break the bound.
-    return HORIZON if math.isinf(bound) else 2 * math.ceil(bound) + siege.lead + 2
+    # A bound past PATIENCE is nothing to wait for: the longest gap until then is reported.
+    return HORIZON if bound > PATIENCE else 2 * math.ceil(bound) + siege.lead + 2
 
 
 def preset_of(law: PriorityLaw | Preset, case: Case) -> Preset:
@@ -153,9 +150,8 @@ def gap_bound(preset: Preset, siege: Siege, redos: int = 0) -> float:
     limits, fresh, victim = siege.limits, siege.fresh, siege.victim
     known = [r.prompt_tokens + r.max_tokens for r in (fresh, victim)]
     prefill = budget_steps(max(known), limits.token_budget, limits.max_seqs)
-    proof = _proof(
+    proof = _claim(
         preset.priority,
-        NAME,
         n_active=siege.crowd + 1,
         slots=sure_slots(limits.max_seqs, limits.n_pages, max(map(limits.pages_for, known))),
         residence_steps=max(fresh.max_tokens, victim.max_tokens),
@@ -171,12 +167,13 @@ def gap_bound(preset: Preset, siege: Siege, redos: int = 0) -> float:
     return ageing + (1 + redos) * (proof.bound - ageing + own_prefill)
 
 
-def _proof(law: PriorityLaw, name: str, **sizes: Any) -> Certificate | None:
+def _claim(law: PriorityLaw, **sizes: Any) -> Certificate | None:
     """Return the service-gap certificate; a foreign law is held to the longest wait it claims."""
-    proof = service_gap(law, name=name, **sizes)
+    proof = service_gap(law, **sizes)
     claimed_s = promise(law, "max_wait_s")
     if proof is None and math.isfinite(claimed_s):
-        return service_gap(EntropyPriority(pi_max=claimed_s, kappa=1.0), name=name, **sizes)
+        longest_s = max(claimed_s, SHORTEST_S)
+        return service_gap(EntropyPriority(pi_max=longest_s, kappa=1.0), **sizes)
     return proof
 
 
@@ -226,7 +223,7 @@ def _cast(siege: Siege, preset: Preset) -> list[str]:
     limits, victim, fresh = siege.limits, siege.victim, siege.fresh
     quantum = preset.quantum_tokens or "none"
     return [
-        f"{type(preset.priority).__name__}, {limits.max_seqs} slots, {limits.n_pages} pages of "
+        f"{type(preset.priority).__name__}, {limits.max_seqs} slot(s), {limits.n_pages} pages of "
         f"{limits.page_tokens}, quantum {quantum}, a step takes {siege.step_s:g} s",
         f"victim (0): prompt {victim.prompt_tokens}, output {victim.max_tokens}; "
         f"{siege.crowd} fresh alive: prompt {fresh.prompt_tokens}, output {fresh.max_tokens}",
@@ -251,7 +248,6 @@ def _moment(moment: Moment) -> str:
     return f"{moment.step:4d}  {ran:<18} {preempted:<11} {victim:<19} {rival}"
 
 
-def _ending(ordeal: Ordeal, bound: float) -> str:
-    limit = "no bound is claimed" if math.isinf(bound) else f"the bound is {bound:.0f}"
+def _ending(ordeal: Ordeal) -> str:
     end = "finished" if ordeal.finished else f"unserved for the last {ordeal.open_gap} steps"
-    return f"after {ordeal.steps} steps the victim is {end}; longest gap {ordeal.gap}, {limit}"
+    return f"after {ordeal.steps} steps the victim is {end}; longest gap {ordeal.gap}"

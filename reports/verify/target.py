@@ -15,9 +15,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import Any
 
-import numpy as np
-
-from controllers.core import Law, LoadSignal, TemperatureLaw, TokenSignal
+from controllers.core import Law, LoadSignal, TokenSignal
 from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
 from controllers.peers import PEERS
 from controllers.preset import Preset
@@ -38,6 +36,9 @@ from controllers.temperature import (
     FixedTemperature,
     SeedLiteral,
 )
+from reports.verify.contract.signals import load_signals, token_signals
+from reports.verify.contract.subject import one_step, sets_temperature
+from reports.verify.error_line import error_line
 from reports.verify.identity import describe_subject, fingerprint_of, label
 from reports.verify.serving_subject import ServingSubject, serving_subject
 
@@ -104,6 +105,8 @@ def resolve(spec: str, role: str | None = None) -> Target:
         raise ValueError(f"unknown role {role!r}; known: {', '.join(LAW_ROLES)}")
     subject = _foreign(spec) if ":" in spec else _ours(spec)
     served = serving_subject(subject) if isinstance(subject, type | ServingSubject) else None
+    if role is not None and (served is not None or isinstance(subject, Preset)):
+        raise ValueError(f"role {role!r} is for a lone law; target {spec!r} brings its own roles")
     if served is not None:
         part = _part("serving", served, alone=True)
         return Target(spec=spec, subject_name=served.name, parts=(part,))
@@ -119,10 +122,10 @@ def resolve(spec: str, role: str | None = None) -> Target:
 
 def role_of(law: Law, spec: str) -> str:
     """Tell which signal a law reads: temperature laws have ``x_in``, the others are tried."""
-    if isinstance(law, TemperatureLaw):
+    if sets_temperature(law):
         return "temperature"
-    token = _failure(law, TokenSignal(*_ones(TokenSignal._fields)))
-    load = _failure(law, LoadSignal(*_ones(LoadSignal._fields)))
+    token = _failure(law, token_signals(1, 2)[0])
+    load = _failure(law, load_signals(1, 2)[0])
     if token is None and load is None:
         raise ValueError(f"target {spec!r} takes both signals: say --role coverage or priority")
     if token is None or load is None:
@@ -132,6 +135,8 @@ def role_of(law: Law, spec: str) -> str:
 
 
 def _ours(spec: str) -> Any:
+    if spec.endswith(".py"):
+        raise ValueError(f"target {spec!r} is a file: say which law, as in {spec}:MyLaw")
     if spec in LAWS:
         return LAWS[spec]
     try:
@@ -162,7 +167,7 @@ def _module(spec: str, name: str) -> ModuleType:
                 return _module_of_file(Path(name))
             return importlib.import_module(name)
     except (Exception, SystemExit) as error:
-        raise ValueError(f"target {spec!r} cannot be imported: {_line(error)}") from error
+        raise ValueError(f"target {spec!r} cannot be imported: {error_line(error)}") from error
 
 
 def _module_of_file(path: Path) -> ModuleType:
@@ -192,7 +197,7 @@ def _constructed(spec: str, subject: type) -> Any:
     try:
         return subject()
     except Exception as error:
-        raise ValueError(f"target {spec!r} cannot be constructed: {_line(error)}") from error
+        raise ValueError(f"target {spec!r} cannot be constructed: {error_line(error)}") from error
 
 
 def _of_preset(spec: str, preset: Preset) -> Target:
@@ -213,14 +218,9 @@ def _part(role: str, law: Any, *, alone: bool) -> Part:
     )
 
 
-def _ones(fields: tuple[str, ...]) -> list[np.ndarray]:
-    return [np.ones(2, dtype=np.float32) for _ in fields]
-
-
 def _failure(law: Law, signal: Any) -> Exception | None:
     try:
-        with np.errstate(all="ignore"):
-            law.update(law.init(signal), signal)
+        one_step(law, signal)
     except Exception as error:
         return error
     return None
@@ -228,7 +228,3 @@ def _failure(law: Law, signal: Any) -> Exception | None:
 
 def _lacks_field(error: Exception) -> bool:
     return isinstance(error, AttributeError) and isinstance(error.obj, TokenSignal | LoadSignal)
-
-
-def _line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from reports.verify.draw import case_at, keys, stack_cases
+from reports.verify.error_line import error_line
 from reports.verify.property import Case, Cases, Measured, Property, excess, n_lanes
 
 
@@ -122,7 +123,7 @@ class Bench:
             if not broken:
                 break  # only the whole batch raises: lanes are coupled
             cases, error = broken[0]
-        return Trial(case_at(cases, 0), math.inf, math.nan, math.nan, _text(error))
+        return Trial(case_at(cases, 0), math.inf, math.nan, math.nan, error_line(error))
 
     def _error(self, cases: Cases) -> Exception | None:
         try:
@@ -142,7 +143,3 @@ def _score(measured: Measured) -> np.ndarray:
     # The ratio may round to 1 where the value exceeds the bound, and the other way round.
     above = np.maximum(score, np.nextafter(1.0, 2.0))
     return np.where(np.isnan(value) | (gap > 0.0), above, np.minimum(score, 1.0))
-
-
-def _text(error: Exception) -> str:
-    return f"{type(error).__name__}: {' '.join(str(error).split())}"

@@ -117,6 +117,10 @@ BAD = {
     ("verify", "mine.py:Mine", "--profile", "slow"): ("profile", "'slow'"),
     ("verify", "mine.py:Mine", "--lanes", "0"): ("lanes", "0"),
     ("verify", "mine.py:Mine", "--seed", "-1"): ("seed", "-1"),
+    ("verify", "mine.py:Mine", "--lanes", "999999999999"): ("lanes", "at most 100,000,000"),
+    ("verify", "mine.py:Mine", "--out", "mine.py"): ("must be a folder", "mine.py"),
+    ("verify", "mine.py"): ("say which law", "mine.py:MyLaw"),
+    ("verify", "full", "--role", "coverage"): ("'coverage' is for a lone law", "full"),
     ("verify", "--replay", "absent.json"): ("absent.json", "cannot be read"),
 }
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import mpmath
@@ -13,6 +14,8 @@ from hypothesis import strategies as st
 from controllers.certificates import finite_step, small_gain
 from controllers.certificates.coupling import comparison, radius_bound
 from controllers.certificates.interval import box
+from controllers.compose import delayed
+from controllers.coverage import EntropyCoverage, FixedCoverage
 from controllers.presets import get_preset
 from controllers.temperature import EntropyFeedback
 from tests.strategies import Float64
@@ -169,6 +172,25 @@ def test_an_open_loop_preset_has_the_coverage_loop_alone() -> None:
     assert proof is not None
     assert proof.bound == pytest.approx(1.5 * 0.04 / 2.8)
     assert finite_step(get_preset("seed"), bursts(8, 0.5), h=1.5) is None
+
+
+def test_a_coverage_that_never_answers_forgets_errors_at_once() -> None:
+    proof = finite_step(get_preset("baseline"), bursts(8, 0.5), h=1.5)
+    assert proof is not None
+    assert "at once" in proof.statement
+    assert proof.bound < 1e-300
+
+
+def test_coverage_that_reads_the_applied_t_is_not_certified_under_a_dwell() -> None:
+    """Held coverage shrinks no error, however small its slope; nor is a filter's memory in M."""
+    always, preset = np.full((4, 16), 5.0), get_preset("full")
+    for dwell, holds in ((1, True), (8, False)):
+        given = dataclasses.replace(preset, coverage=EntropyCoverage(dwell=dwell))
+        proof = finite_step(given, always, h=1.5, s=0.01)
+        assert proof is not None
+        assert proof.holds is holds
+    late = dataclasses.replace(preset, coverage=delayed(EntropyCoverage(), 3, FixedCoverage()))
+    assert finite_step(late, always, h=1.5) is None
 
 
 def test_windows_of_the_wrong_shape_or_sign_are_refused() -> None:

@@ -6,6 +6,7 @@ import json
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,13 +15,14 @@ from controllers import certificates as proofs
 from controllers.certificates import Certificate, Certified
 from controllers.certificates.coverage import settle_steps
 from controllers.certificates.wrapping import issue
-from controllers.core import fingerprint, replay
+from controllers.compose import Gated
+from controllers.core import LoadSignal, TokenSignal, fingerprint, replay
 from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
 from controllers.peers import PEERS
 from controllers.presets import PRESETS
 from controllers.priority import EntropyPriority, Fcfs, SeedPriority
 from controllers.schedulers import ShortestJob
-from controllers.temperature import FixedTemperature
+from controllers.temperature import EntropyFeedback, FixedTemperature, TemperatureState
 from tests.strategies import Float64, load_signal, token_signal
 
 TEMPERATURE = (
@@ -117,6 +119,27 @@ def test_a_foreign_law_brings_its_certificates_or_has_none() -> None:
         assert find(law) is None
 
 
+class Stronger(EntropyFeedback):
+    """Ours by its gains, and moves eight times as far."""
+
+    def update(self, state: TemperatureState, signal: TokenSignal) -> tuple[TemperatureState, Any]:
+        x = state.x + 8.0 * (EntropyFeedback.update(self, state, signal)[1] - state.x)
+        return TemperatureState(x), x
+
+
+class Upside(EntropyPriority):
+    """Ours by its gains, in the opposite order."""
+
+    def update(self, state: tuple[()], signal: LoadSignal) -> tuple[tuple[()], Any]:
+        return state, -EntropyPriority.update(self, state, signal)[1]
+
+
+def test_a_class_that_replaces_our_code_has_none_of_our_proofs() -> None:
+    for law in (Stronger(), Gated(law=Stronger())):
+        assert all(find(law) is None for find in TEMPERATURE[:-1])
+    assert all(find(Upside()) is None for find in PRIORITY)
+
+
 def coverages(law: object, entropies: Float64) -> Float64:
     """Run a coverage law on entropies ``[t, B]``; return its commands, ``[t, B]``, float64."""
     lanes = entropies.shape[1]
@@ -153,6 +176,16 @@ def test_dense_coverage_may_jump_further_than_its_rate() -> None:
     proof = proofs.coverage_chatter(law)
     assert proof is not None
     assert proof.bound == pytest.approx(0.01)
+
+
+def test_a_masked_lane_reads_all_only_where_the_gate_falls_back_to_a_coverage() -> None:
+    off = token_signal(enabled=0.0, h_cal=1.0)
+    for law, reads_all in (
+        (Gated(law=EntropyCoverage(), fallback=FixedCoverage(coverage=0.5)), True),
+        (Gated(law=EntropyCoverage()), False),  # falls back to ln T, here 0
+    ):
+        assert bool(law.update(law.init(off), off)[1][0] == 1.0) is reads_all
+        assert (proofs.coverage_masked(law) is not None) is reads_all
 
 
 @pytest.mark.parametrize(("m1", "m2"), [(0.0, 0.1), (0.1, 1.0), (0.0, 3.0)])

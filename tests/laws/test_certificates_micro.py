@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.certificates import (
+    cap,
     delay,
     delay_limit,
     linear_delay_limit,
@@ -18,7 +20,8 @@ from controllers.certificates import (
 )
 from controllers.certificates.feedback import smooth_linear_limit, smooth_monotone_limit
 from controllers.certificates.lateness import swing
-from controllers.compose import Gated, Shadow, delayed, rate_limited
+from controllers.compose import Chain, Delay, Gated, Shadow, delayed, rate_limited
+from controllers.coverage import FixedCoverage
 from controllers.entropy import entropy_varentropy, max_varentropy
 from controllers.smoothed import SmoothedFeedback
 from controllers.temperature import (
@@ -127,6 +130,35 @@ def test_laws_without_feedback_are_stable_whatever_the_logits() -> None:
         for proof in (stability(law), settles(law), delay(law)):
             assert proof is not None
             assert proof.holds
+
+
+@pytest.mark.parametrize("wrap", [delayed, lambda law: rate_limited(law, 0.01)])
+def test_an_open_loop_law_behind_a_filter_may_leave_x_and_has_no_certificate(wrap: Any) -> None:
+    law = wrap(FeedforwardNewton(kappa=1.0))
+    row = np.concatenate([[7.0], np.zeros(N - 1)])
+    path = on_fixed_logits(law, row, -0.5, entropy(row, -0.3), 200)
+    assert abs(path[-1] + 0.3) > 1.5 * abs(path[0] + 0.3)
+    assert stability(law, N) is None
+    assert delay(law, N) is None
+    for proof in (settles(law, N), stability(wrap(FixedTemperature()), N)):
+        assert proof is not None
+        assert proof.holds
+
+
+def test_a_filter_that_begins_elsewhere_is_not_judged() -> None:
+    hot = FixedCoverage(coverage=1.0)  # as ln T: e
+    law = Chain(law=EntropyFeedback(), filters=(Delay(steps=2, start=hot),))
+    signal = token_signal(x_user=-0.5, x_cap=-0.5)
+    assert float(law.update(law.init(signal), signal)[1][0]) > -0.5
+    assert cap(law) is None
+    assert stability(law) is None
+
+
+def test_a_late_sensor_is_certified_from_rest_only() -> None:
+    proof = delay(plain(1.0), N, delay_steps=1)
+    assert proof is not None
+    assert proof.holds
+    assert any("stood still" in words for words in proof.assumptions)
 
 
 def test_wrappers_that_leave_the_recursion_alone_keep_its_range() -> None:

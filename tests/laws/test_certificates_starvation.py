@@ -122,16 +122,60 @@ def test_the_gap_bound_is_within_a_small_factor_of_what_happens() -> None:
 def test_the_bound_counts_aging_turns_and_stalls() -> None:
     proof = service_gap(LAW, **GIVEN, prefill_steps=2, redos=1)
     assert proof is not None
-    assert proof.bound == 6 + 8 * 2 * 16 // 4 + 8 * (2 * 2 + 1) + 2
+    assert proof.bound == 6 + 8 * 2 * 16 // 4 + 8 * (2 * 2 + 1 + 1) + 2
     shorter = service_gap(LAW, **{**GIVEN, "step_s": 0.5})
     assert shorter is not None
     assert shorter.constants["wait_steps"] == 12  # shorter steps: more of them in the same wait
 
 
 def test_first_come_first_served_waits_for_whole_residences() -> None:
-    proof = service_gap(Fcfs(), **GIVEN)
+    proof = service_gap(Fcfs(), **GIVEN, pages_short=False)
     assert proof is not None
     assert proof.bound == 8 * 50 // 4 + 2
+    short = service_gap(Fcfs(), **GIVEN)  # 49 // 16 losses of pages each, after a quantum
+    assert short is not None
+    assert short.bound == proof.bound + 8 * 3
+    with pytest.raises(ValueError, match="redos"):
+        service_gap(Fcfs(), **GIVEN, pages_short=False, redos=1)
+
+
+class Crowd(Server):
+    """The first request is worth most, all others nothing; who loses pages is counted."""
+
+    cut_short = 0
+
+    def _score(self, sequences: object) -> list[float]:
+        listed: list[Sequence] = list(sequences)  # pyright: ignore[reportArgumentType]
+        return [float((_id(s) == 0) + LAW.kappa * (self.now - s.wait_since_ns)) for s in listed]
+
+    def step(self) -> None:
+        before = {i: s.quantum_used for i, s in self.alive.items() if s.status is Status.RUNNING}
+        super().step()
+        waiting = [used for i, used in before.items() if i in self.scheduler.waiting]
+        self.cut_short += sum(used < 2 for used in waiting)
+
+
+def test_pages_lost_after_a_quantum_cost_everyone_ahead_a_step_and_the_bound_counts_them() -> None:
+    """Each of 12 fills the pool beside a small resident and needs a page right after its turn."""
+    limits = EngineLimits(
+        max_seqs=2, token_budget=9999, n_pages=3, max_context=3 * PAGE, page_tokens=PAGE
+    )
+    server = Crowd(limits, 2, 0, fcfs=False)
+    server.submit(10, 50)
+    for _ in range(2):
+        server.step()
+    for _ in range(12):
+        server.submit(2 * PAGE - 1, 50)
+    for _ in range(60):
+        server.step()
+    given = {"slots": 1, "residence_steps": 50, "quantum_steps": 2, "step_s": 1.0}
+    law = EntropyPriority(pi_max=1.0, kappa=1.0)
+    proof = service_gap(law, n_active=13, **given)
+    roomy = service_gap(law, n_active=13, **given, pages_short=False)
+    assert proof is not None
+    assert roomy is not None
+    assert server.cut_short == 0
+    assert roomy.bound < server.worst_gap <= proof.bound
 
 
 def test_the_printed_priority_has_no_gap_bound_and_other_laws_no_theory() -> None:

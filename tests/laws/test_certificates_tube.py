@@ -134,6 +134,29 @@ def test_the_variance_certificate_counts_the_adapted_gain() -> None:
     assert variance(FixedTemperature(), 20.0, 0.2) is None
 
 
+def behind(law: TemperatureLaw, steps: int) -> TemperatureLaw:
+    return delayed(law, steps) if steps else law
+
+
+@pytest.mark.parametrize(("steps", "ratio"), [(0, 0.45), (1, 1.25), (2, None)])
+def test_a_delayed_command_has_the_variance_of_late_feedback(
+    steps: int, ratio: float | None
+) -> None:
+    plain = EntropyFeedback(gain=0.04, c=math.inf, rate=math.inf, **WIDE)
+    law = behind(plain, steps)
+    proof = variance(law, 10.0, 0.0)
+    assert (None if proof is None else proof.bound) == (ratio and pytest.approx(ratio))
+    disturbance = ar1(0.0, 4000, 120)
+    state, entropies = law.init(token_signal(4000)), []
+    for a in disturbance:
+        h = a + 10.0 * law.x_in(state)
+        state, x = law.update(state, token_signal(4000, h_in=h, v_in=10.0, target_nats=0.0))
+        entropies.append(a + 10.0 * x)
+    if proof is not None:
+        assert np.array(entropies)[60:].var() == pytest.approx(proof.bound, rel=0.03)
+        assert variance(law, 10.0, 0.0, same_step=False) is None or steps == 0
+
+
 @pytest.mark.parametrize("law", [EntropyFeedback(), SmoothedFeedback(), FeedforwardNewton()])
 @pytest.mark.parametrize("side", [1.0, -1.0])
 def test_a_certified_law_leaves_its_clip_at_once(law: TemperatureLaw, side: float) -> None:
@@ -174,6 +197,18 @@ def test_an_unreachable_target_ends_at_the_nearer_clip_in_the_certified_steps(
     path = on_fixed_logits(law, row, x, at_end + side * gap, int(proof.bound))
     assert path[-1] == pytest.approx(end, abs=1e-9)
     assert np.all(side * np.diff(path) >= 0.0)
+
+
+@pytest.mark.parametrize("strides", [3, 5, 6, 11, 40])
+def test_strides_summed_in_float32_still_end_in_the_certified_steps(strides: int) -> None:
+    law = EntropyFeedback(gain=10.0, c=math.inf, rate=(X_MAX - X_MIN) / strides)
+    proof = saturates(law, 4.0)
+    assert proof is not None
+    signal = token_signal(dtype=np.float32, h_in=5.0, v_in=1.0, target_nats=9.0, x_user=X_MIN)
+    state = law.init(signal)
+    for _ in range(int(proof.bound)):
+        state, command = law.update(state, signal)
+    assert command[0] == np.float32(X_MAX)
 
 
 def entropy(row: Float64, x: float) -> float:

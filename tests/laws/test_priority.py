@@ -119,6 +119,13 @@ def test_every_priority_is_clipped_below_pi_max_plus_aging(request: LoadSignal) 
     assert 0.0 <= _priority(law, request)[0] <= law.pi_max
 
 
+def test_a_value_too_large_for_float32_is_worth_the_most_and_not_nothing() -> None:
+    law = EntropyPriority(rho_u=1e38)
+    late = load_signal(slack_s=-1.0, cost_s=0.0, pages_needed=0.0)
+    with np.errstate(over="ignore"):
+        assert _priority(law, late)[0] == law.pi_max
+
+
 def test_first_come_first_served_orders_by_age() -> None:
     signal = load_signal(3, age_s=[2.0, 9.0, 4.0], collapse_nats=[9.0, 0.0, 1.0])
     assert list(np.argsort(-_priority(Fcfs(), signal))) == [1, 2, 0]

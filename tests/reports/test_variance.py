@@ -111,7 +111,7 @@ def test_the_figure_the_table_and_the_section_draw_with_and_without_live_runs() 
         "ratio": pair, "lag1_correlation": 0.2,
     }  # fmt: skip
     live = {
-        "law": "feedback", "ratio": pair, "fixed_temperature": pair, "mean_entropy_nats": pair,
+        "law": "feedback", "target_nats": 1.0, "ratio": pair, "fixed_temperature": pair, "mean_entropy_nats": pair,
         "variance_nats2": pair, "lag1_correlation": pair, "nll_nats": pair,
     }  # fmt: skip
     for runs in ([], [live]):
@@ -119,7 +119,7 @@ def test_the_figure_the_table_and_the_section_draw_with_and_without_live_runs() 
         text = variance_text({"recorded": [row], "live": runs})
         assert ("Live" in text) == bool(runs)
         assert "0.900 ±0.100" in text
-        document = {"recorded": [row], "live": [live | {"target_nats": 1.0}] if runs else []}
+        document = {"recorded": [row], "live": [live] if runs else []}
         document |= {"model": "m", "seeds": [0], "max_tokens": 2, "command": "entropic variance"}
         part = section(SimpleNamespace(results={"variance": document}))
         assert part is not None

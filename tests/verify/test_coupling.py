@@ -5,6 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 
+from controllers.certificates import finite_step
 from controllers.presets import PRESETS
 from reports.verify.coupling import EARLY, KICKED, SPACE, FiniteStep, run, windows
 from reports.verify.draw import draw
@@ -23,7 +24,16 @@ def test_runs_that_a_disturbance_parted_meet_again_under_corrected_laws(name):
     assert not found.worst.violates
     proof = PROP.certificate(PRESETS[name])
     assert proof is not None
-    assert proof.holds
+    assert proof.bound < 1.0
+
+
+@pytest.mark.parametrize(("name", "proved"), [("full", False), ("best", False), ("baseline", True)])
+def test_a_proof_of_small_errors_is_none_of_runs_far_apart(name, proved):
+    preset = PRESETS[name]
+    assert finite_step(preset, windows(), h=1.0).holds
+    proof = PROP.certificate(preset)
+    assert proof.holds is proved
+    assert ("small errors only" in proof.statement) is not proved
 
 
 def test_the_papers_laws_drive_two_runs_apart():

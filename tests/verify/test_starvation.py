@@ -16,7 +16,7 @@ from reports.verify import sieges
 from reports.verify.property import Case, Number, excess, lanes_of
 from reports.verify.search import search
 from reports.verify.setting import Budget
-from reports.verify.starvation import HORIZON, PROPERTIES, Starvation, gap_bound, preset_of
+from reports.verify.starvation import PROPERTIES, UNCLAIMED, Starvation, gap_bound, preset_of
 from simulator.starvation import VICTIM, Siege, besiege
 
 BUDGET = Budget(name="test", lanes=8, batch=8, worst=2, rounds=1, neighbours=1, examples=0)
@@ -157,10 +157,28 @@ def test_a_siege_repeats_itself_exactly() -> None:
     assert besiege(preset, siege, 150, watch=True) == besiege(preset, siege, 150, watch=True)
 
 
-def test_laws_without_a_claim_must_serve_before_the_adversary_gives_up() -> None:
-    measured = ARRIVALS.measure(SmallFirst(reserves=False), lanes_of(FRESH))
-    assert measured.bound[0] == HORIZON - 1
-    assert measured.value[0] == HORIZON or measured.value[0] < HORIZON / 2
+def test_a_law_without_a_claim_is_granted_steps_and_its_story_says_as_many() -> None:
+    law = SmallFirst(reserves=False)
+    measured = HOG.measure(law, lanes_of(LARGE))
+    assert (measured.value[0], measured.bound[0]) == (UNCLAIMED + 1, UNCLAIMED)
+    ending = HOG.story(law, LARGE)[-1]
+    assert ending.endswith(f"longest gap {UNCLAIMED + 1}, granted are {UNCLAIMED}")
+
+
+def test_a_slow_but_honest_claim_is_no_starvation() -> None:
+    slow = EntropyPriority(kappa=10.0 / 7_200.0)  # two hours outweigh any value, and it says so
+    measured = ARRIVALS.measure(slow, lanes_of(FRESH))
+    assert measured.bound[0] > slow.max_wait_s
+    assert UNCLAIMED < measured.value[0] < measured.bound[0]
+
+
+def test_a_claim_binds_whoever_inherits_it() -> None:
+    class Heir(EmptyClaim):
+        pass
+
+    case = lanes_of({**FRESH, "victim_prompt": 20})
+    assert excess(ARRIVALS.measure(Heir(), case))[0] > 0.0
+    assert ARRIVALS.measure(Heir(), case).bound == ARRIVALS.measure(EmptyClaim(), case).bound
 
 
 def test_the_bound_is_the_certificate_of_the_siege() -> None:
@@ -187,6 +205,10 @@ def test_certificates_hold_for_ours_and_not_for_the_printed_priority(prop: Starv
     assert ours.name == prop.name
     assert seed is not None
     assert not seed.holds
+
+
+def test_a_claim_alone_is_no_certificate() -> None:
+    assert all(prop.certificate(EmptyClaim()) is None for prop in PROPERTIES)
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda p: p.name)

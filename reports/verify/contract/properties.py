@@ -22,6 +22,7 @@ from reports.verify.contract import backends, behaviour, memory, ranges
 from reports.verify.contract.signals import ORACLE_FIELD, has_torch
 from reports.verify.contract.subject import ROLES, Role, Subject, role_of, subject_of
 from reports.verify.contract.trial import Broken, Trial
+from reports.verify.error_line import error_line
 from reports.verify.property import Case, Cases, Choice, Measured, Number, Space, case_of, n_lanes
 
 Rule = Callable[[Subject, Trial], None]
@@ -211,8 +212,7 @@ def _sizes(low: int, high: int) -> list[int]:
 
 
 def _raised(error: Exception) -> Broken:
-    text = " ".join(str(error).split())
-    return Broken(f"{type(error).__name__}: {text[:200]}")
+    return Broken(error_line(error)[:240])
 
 
 def _rule(name: str, rule: Rule, **shape: Any) -> ContractProperty:
@@ -224,11 +224,11 @@ CALLABLE = _rule("callable", behaviour.is_callable, lanes=4, steps=4)
 PROPERTIES: tuple[ContractProperty, ...] = (
     CALLABLE,
     _rule("pure", behaviour.is_pure, steps=12),
-    _rule("lane_wise", behaviour.is_lane_wise),
+    _rule("lane_wise", behaviour.is_lane_wise, lanes=130),  # past any block of 16, 64 or 128
     _rule("types", memory.has_stable_types, lanes=13, steps=4),  # no other axis is that long
     _rule("branch_free", backends.is_branch_free, steps=3, needs_torch=True, most=1),
     _rule("compiles", backends.compiles, lanes=8, steps=5, needs_torch=True, most=1),
-    _rule("bounded", ranges.is_bounded, steps=60),
+    _rule("bounded", ranges.is_bounded, steps=256),
     _rule("nonfinite", ranges.survives_nonfinite, lanes=4, steps=6),
     _rule("resumable", behaviour.is_resumable),
     _rule("aliases", memory.has_no_aliases, steps=5),

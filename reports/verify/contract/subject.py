@@ -7,6 +7,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from controllers.compose import Chain, Gated, Shadow
 from controllers.core import Law, LoadSignal, TemperatureLaw, TokenSignal
 from controllers.ops import Array
 from reports.verify.contract.signals import load_signals, token_signals
@@ -44,32 +45,31 @@ def role_of(law: Any) -> Role:
     Raises what the law raised when it can read neither kind of signal.
     """
     try:
-        state = one_step(law, token_signals(1, 2)[0])
+        one_step(law, token_signals(1, 2)[0])
     except Exception as error:
         try:
             one_step(law, load_signals(1, 2)[0])
         except Exception as second:
             raise _telling(error, second) from error
         return "priority"
-    return "temperature" if _has_x_in(law, state) else "coverage"
+    return "temperature" if sets_temperature(law) else "coverage"
 
 
-def one_step(law: Any, signal: TokenSignal | LoadSignal) -> Any:
-    """Start the law, step it once, and return its state."""
+def sets_temperature(law: Any) -> bool:
+    """Tell whether ``law`` has ``x_in``; of our wrappers, which all have it, whether the inner has.
+
+    The role of a shadow is that of the law it applies.
+    """
+    match law:
+        case Gated(law=inner) | Chain(law=inner) | Shadow(applied=inner):
+            return sets_temperature(inner)
+    return isinstance(law, TemperatureLaw)
+
+
+def one_step(law: Any, signal: TokenSignal | LoadSignal) -> None:
+    """Start the law and step it once, to see whether it raises."""
     with np.errstate(all="ignore"):
-        state, _ = law.update(law.init(signal), signal)
-    return state
-
-
-def _has_x_in(law: Any, state: Any) -> bool:
-    if not isinstance(law, TemperatureLaw):
-        return False
-    try:
-        law.x_in(state)
-    except AttributeError:
-        # A wrapper always has the method; it fails where the wrapped law has none.
-        return False
-    return True
+        law.update(law.init(signal), signal)
 
 
 def _telling(first: Exception, second: Exception) -> Exception:

@@ -61,6 +61,8 @@ AGAINST_THE_CONTRACT = (
     Planted("contract_laws:ReadsAValue", BRANCH_FREE, "meta tensors", (COMPILES,)),
     Planted("contract_laws:Logs", COMPILES, "Logg"),
     Planted("contract_laws:NeverClips", BOUNDED, "its range by"),
+    Planted("subtle_laws:LostAfter100", BOUNDED, "non-finite command"),
+    Planted("subtle_laws:MovesSixteenLanes", LANE_WISE, "order of lanes"),
     Planted("contract_laws:PassesNaN", "contract.nonfinite", "h_in = nan"),
     # Lanes that do not lead are a wrong type as well.
     Planted("contract_laws:TimeLeads", RESUMABLE, "after resuming", (TYPES,)),
@@ -90,6 +92,11 @@ AGAINST_CONTROL = (
     Planted("control_laws:AgesTooLittle", "priority.aging"),
     Planted("control_laws:NeverAges", "starvation.fresh_arrivals"),
     Planted("control_laws:SmallestFirst", "starvation.memory_hog"),
+    Planted("subtle_laws:StrongFromToken400", "micro.stability"),
+    Planted("subtle_laws:CapsTheCommandOnly", "micro.windup"),
+    Planted("subtle_laws:ChangesOurs", "micro.stability"),
+    Planted("subtle_laws:InheritsItsClaim", "priority.aging"),
+    Planted("subtle_laws:InheritsItsClaim", "starvation.frozen_waiter"),
 )
 PLANTED = (*AGAINST_THE_CONTRACT, *AGAINST_CONTROL)
 SOUND = ("sound:Integrator", "sound:GATED", "sound:Ramp", "sound:Aged")
