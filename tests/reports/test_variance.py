@@ -111,7 +111,8 @@ def test_the_figure_the_table_and_the_section_draw_with_and_without_live_runs() 
         "ratio": pair, "lag1_correlation": 0.2,
     }  # fmt: skip
     live = {
-        "law": "feedback", "target_nats": 1.0, "ratio": pair, "fixed_temperature": pair, "mean_entropy_nats": pair,
+        "law": "feedback", "target_nats": 1.0, "ratio": pair, "fixed_temperature": pair,
+        "mean_entropy_nats": pair,
         "variance_nats2": pair, "lag1_correlation": pair, "nll_nats": pair,
     }  # fmt: skip
     for runs in ([], [live]):
