@@ -33,11 +33,42 @@ def parity(found: Evidence) -> Part | None:
         "recomputed on the simulator's side, and H at the applied temperature read off the "
         "recorded curves.</p>"
     )
+    document = found.results["parity"]
+    table = parity_table(document["metrics"]) if "metrics" in document else ""
     return Part(
         name="parity",
         title="Simulation against the live engine",
-        html=intro + result_html(found.results["parity"]),
+        html=intro + table + result_html(document),
     )
+
+
+def parity_table(metrics: Mapping[str, Any]) -> str:
+    """Return what was compared and what differed, one line each."""
+    curves, events = metrics["curves"], metrics["events"]
+    rows = (
+        ("plans", f"{metrics['plans_compared']:,}", f"{metrics['plans_differing']} differ"),
+        (
+            "commands",
+            f"{metrics['commands_compared']:,}",
+            f"{metrics['commands_differing']} differ",
+        ),
+        (
+            "H read off the curves",
+            f"{curves['tokens']:,} tokens",
+            f"mean {curves['mean_abs_nats']:.4f}, max {curves['max_abs_nats']:.4f} nat off",
+        ),
+        ("law fed by curves alone", "", f"ln T at most {curves['loop_max_abs_x']:.1g} off"),
+    )
+    caption = (
+        f"A live run of {events['requests']} requests and {events['steps']:,} steps, "
+        f"{events['preemptions']} preemptions, {events['sparse_rows']:,} sparse rows."
+    )
+    grid = Grid(
+        head=("", "compared", "found"),
+        units=("", "", ""),
+        rows=tuple(tuple(Cell(text) for text in row) for row in rows),
+    )
+    return html_table(grid, caption)
 
 
 def stability(found: Evidence) -> Part | None:

@@ -8,8 +8,8 @@ import pytest
 
 from controllers.presets import PRESETS
 from reports import build
-from reports.build import build_page, read_results
-from reports.committed import STABILITY_COLUMNS, stability
+from reports.build import RESULTS, build_page, read_results
+from reports.committed import STABILITY_COLUMNS, parity, stability
 from reports.notes import INTERVALS, footer, matched_verdict
 from reports.page import render
 from reports.parts import Part
@@ -72,6 +72,13 @@ def test_committed_results_get_their_section(evidence, tmp_path):
     found = replace(evidence, results=read_results(tmp_path))
     part = next(p for s in SECTIONS if (p := s(found)) is not None and p.name == "parity")
     for words in ("2001", "holds: True", "by.x: 0.125"):
+        assert words in part.html
+
+
+def test_committed_parity_is_a_table_of_what_differed(evidence):
+    part = parity(replace(evidence, results=read_results(RESULTS)))
+    assert part is not None
+    for words in ("2,172", "0 differ", "max 0.0089 nat", "133 preemptions"):
         assert words in part.html
 
 
