@@ -35,14 +35,16 @@ class Interval:
 
     def __mul__(self, other: Interval) -> Interval:
         """Return the products, ``[...]``."""
-        corners = [a * b for a in (self.low, self.high) for b in (other.low, other.high)]
+        with np.errstate(over="ignore"):
+            corners = [a * b for a in (self.low, self.high) for b in (other.low, other.high)]
         return _outward(np.minimum.reduce(corners), np.maximum.reduce(corners))
 
     def __truediv__(self, other: Interval) -> Interval:
         """Return the quotients, ``[...]``; the divisor must not contain zero."""
         clear = bool(np.all((other.low > 0.0) | (other.high < 0.0)))
         require(clear, "the divisor must not contain zero", low=other.low, high=other.high)
-        corners = [a / b for a in (self.low, self.high) for b in (other.low, other.high)]
+        with np.errstate(over="ignore"):  # an infinite end is wide, not wrong
+            corners = [a / b for a in (self.low, self.high) for b in (other.low, other.high)]
         return _outward(np.minimum.reduce(corners), np.maximum.reduce(corners))
 
     def abs(self) -> Interval:

@@ -23,7 +23,8 @@ def test_the_clocks_satisfy_their_identities(h: np.ndarray) -> None:
 
 @given(paths, st.floats(0.0, 11.0))
 def test_tau_never_runs_backwards(h: np.ndarray, following: float) -> None:
-    assert tau_nats(np.append(h, following)) >= tau_nats(h)
+    # Up to rounding: a longer sum is added up in another order.
+    assert tau_nats(np.append(h, following)) >= tau_nats(h) - 1e-12 * (1.0 + tau_nats(h))
 
 
 def test_clocks_stand_still_on_short_and_constant_sequences() -> None:
