@@ -20,6 +20,7 @@ from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop
 from controllers.serving.messages import Plan, Result
 from controllers.serving.request import Request, Sequence
+from controllers.serving.scheduler import Scheduler
 from controllers.serving.sensors import NS_PER_S
 from controllers.steplaw import StepLaw
 
@@ -101,13 +102,19 @@ class Ordeal:
 
 
 def besiege(
-    preset: Preset, siege: Siege, steps: int, *, enough: float = np.inf, watch: bool = False
+    preset: Preset,
+    siege: Siege,
+    steps: int,
+    *,
+    enough: float = np.inf,
+    watch: bool = False,
+    scheduler_type: type[Scheduler] = Scheduler,
 ) -> Ordeal:
     """Run ``siege`` under ``preset`` for ``steps`` steps, or until its verdict is known.
 
     That is when the victim has finished or its gap is past ``enough``. ``watch`` keeps every step.
     """
-    field_ = _Field(preset, siege, steps)
+    field_ = _Field(preset, siege, steps, scheduler_type)
     gap = since = active = 0
     gaps: list[int] = []
     moments: list[Moment] = []
@@ -184,9 +191,13 @@ class _Executor:
 class _Field:
     """The loop, the executor, the clock and the adversary of one siege."""
 
-    def __init__(self, preset: Preset, siege: Siege, steps: int) -> None:
+    def __init__(
+        self, preset: Preset, siege: Siege, steps: int, scheduler_type: type[Scheduler]
+    ) -> None:
         oracle = _lengths(siege, steps) if preset.priority.oracle else None
-        self.loop = _Overheard(siege.limits, preset, siege.step_law, oracle=oracle)
+        self.loop = _Overheard(
+            siege.limits, preset, siege.step_law, oracle=oracle, scheduler_type=scheduler_type
+        )
         self.loop.heard = {}
         self.redos: dict[int, int] = {}
         self._quantum = np.inf if preset.quantum_tokens is None else preset.quantum_tokens

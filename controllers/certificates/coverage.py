@@ -67,7 +67,7 @@ def coverage_chatter(law: Any) -> Certificate | None:
     bare_law, found = _find(law, CHATTER)
     if found is not None:
         return found
-    on = "enabled does not change"
+    on = "steps with enabled = 1; the state holds while off"
     match bare_law:
         case FixedCoverage():
             return _issue(law, CHATTER, "never changes", (on,), 0.0, {"dwell": math.inf})

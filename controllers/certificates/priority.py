@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from numbers import Real
 from typing import Any, Protocol, runtime_checkable
 
 from controllers.certificates.certificate import Certificate
@@ -104,9 +105,11 @@ def aging(law: Any) -> Certificate | None:
     """Bound the wait, seconds, after which nothing fresh outranks: pi_max/kappa. README, Aging.
 
     A law that claims such a wait with kappa = 0 is refused with a ``ValueError``: its scores would
-    not rise at all.
+    not rise at all. So is a claim that is no number.
     """
     if isinstance(law, ClaimsAging):
+        for key, value in (("kappa", law.kappa), ("max_wait_s", law.max_wait_s)):
+            require(isinstance(value, Real), f"{key} must be a number", **{key: value})
         require(
             math.isfinite(law.kappa) and law.kappa > 0.0,
             "a claimed bound on the wait needs kappa > 0",

@@ -137,7 +137,7 @@ def zipf_exponent(logits: Array, pairs: int) -> Array:
 
 def log_quotient(eps: Array, n: int) -> Array:
     """Return ln(eps / (1 - n^-eps)), ``[B]``; its limit -ln ln n at eps = 0."""
-    log_n = math.log(n)
+    log_n = math.log(max(n, 2))  # a row of one token has no quotient, and no choice
     y = ops.clip(eps * log_n, -80.0, 80.0)
     near = abs(y) < 1e-3
     one = lanes_like(y, 1.0)

@@ -11,6 +11,7 @@ from controllers.ops import Array
 from controllers.samplers import rows
 from controllers.samplers.core import Sampler, Shaped, select
 from controllers.samplers.heat import Tempered
+from controllers.temperature import finite_user
 
 USER_TEMPERATURE = Tempered()  # the user's own
 
@@ -28,7 +29,8 @@ class Pipeline:
 
     ``temperature`` sees the masked row and sets T (``Tempered`` wraps a law; the default is the
     user's own); ``stages`` cut or reshape what it leaves, first to last. Lanes with ``enabled`` = 0
-    (greedy, pinned, switched off) are sampled at the user's ln T, whole row, and their states hold.
+    (greedy, pinned, switched off) are sampled at the user's ln T, whole row, and their states hold;
+    a user's ln T that is not finite counts as 0.
     """
 
     temperature: Sampler = USER_TEMPERATURE
@@ -46,8 +48,9 @@ class Pipeline:
         for stage, before in zip(self._all(), state, strict=True):
             done.append(stage.shape(before, row, signal))
             row = done[-1].logits
-        user = rows.tempered(logits, signal.x_user)
-        x = ops.where(on, done[0].x, signal.x_user)
+        x_user = finite_user(signal)
+        user = rows.tempered(logits, x_user)
+        x = ops.where(on, done[0].x, x_user)
         memo = PipelineMemo(tuple(done), signal.enabled)
         return Shaped(ops.where(on[:, None], row, user), x, memo)
 

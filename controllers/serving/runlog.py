@@ -35,6 +35,7 @@ from controllers.serving.rows import (
     request_from_row,
     result_from_row,
 )
+from controllers.serving.scheduler import Scheduler
 from controllers.steplaw import StepLaw
 
 _SHOWN = 10  # differences kept in a report
@@ -79,16 +80,20 @@ class CommandParity:
         return self.n_differing == 0
 
 
-def replay_plans(rows: Iterable[LogRow], preset: Preset) -> PlanParity:
+def replay_plans(
+    rows: Iterable[LogRow], preset: Preset, *, scheduler_type: type[Scheduler] = Scheduler
+) -> PlanParity:
     """Drive a fresh loop by the logged events and compare every plan.
 
     Stops at the first plan whose sampled rows differ, for the logged result no longer fits it.
+    ``scheduler_type`` must be the one that made the log, which does not name it.
     """
     source = iter(rows)
     header = _header(source, preset)
     limits = EngineLimits.from_json(header["limits"])
     oracle: dict[int, int] | None = {} if preset.priority.oracle else None
-    loop = ServingLoop(limits, preset, StepLaw.from_json(header["step_law"]), oracle=oracle)
+    step_law = StepLaw.from_json(header["step_law"])
+    loop = ServingLoop(limits, preset, step_law, oracle=oracle, scheduler_type=scheduler_type)
     steps = compared = 0
     found: list[Difference] = []
     diverged = False

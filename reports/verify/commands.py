@@ -28,7 +28,7 @@ def verify(
         Path | None, typer.Option(help="Measure the counterexample in this file again.")
     ] = None,
     role: Annotated[
-        str | None, typer.Option(help="What a lone law is: temperature, coverage or priority.")
+        str | None, typer.Option(help="temperature, coverage, priority or sampler, of a lone law.")
     ] = None,
     profile: Annotated[str, typer.Option(help="How hard to try: ci, quick or deep.")] = "quick",
     lanes: Annotated[int | None, typer.Option(help="Random cases per property.")] = None,

@@ -26,7 +26,9 @@ from reports.verify.coverage_runs import (
     changes,
     chatter_steps,
     gain_of,
+    held,
     hold_steps,
+    mask,
     need,
     pattern,
     pauses,
@@ -154,11 +156,15 @@ class Direction:
 class Chatter:
     """Changes come no closer than dwell steps and are no larger than rate.
 
-    Between .99 and 1 there is no command, so that one jump is not charged to the rate.
+    Between .99 and 1 there is no command, so that one jump is not charged to the rate. Lanes are
+    switched off and on: steps off count as time, what they read does not count as a change, and a
+    lane goes on from the coverage that it had when it was last on.
     """
 
     name: str = "coverage.chatter"
-    statement: str = "whatever H does, coverage changes at most once per dwell and by at most rate"
+    statement: str = (
+        "whatever H and the mask do, coverage changes at most once per dwell and by at most rate"
+    )
     unit: str = "times the law's own limit"
 
     def unfit(self, law: Law) -> str:
@@ -168,34 +174,35 @@ class Chatter:
         return ""
 
     def space(self, law: Law) -> Space:
-        """Return a pattern between two entropies."""
+        """Return a pattern between two entropies and a mask; ``on_for`` 0 is never off."""
         return {
             "h_a": Number(0.0, H_MAX),
             "h_b": Number(0.0, H_MAX),
             "pattern": PATTERNS,
             "period": Number(1, 24, integer=True),
             "seed": Number(0, 9999, integer=True),
+            "on_for": Number(0, 16, integer=True),
+            "off_for": Number(1, 16, integer=True),
         }
 
     def measure(self, law: Law, cases: Cases) -> Measured:
         """Return the worse of dwell over the shortest pause and largest change over rate."""
-        steps = chatter_steps(law)
-        commands = run(law, [pattern(cases, t) for t in range(steps)])
+        commands = self._run(law, cases)[2]
         pause, change = pauses(commands), changes(commands)
         ratio = np.maximum(need(law, "dwell") / pause, change / need(law, "rate"))
         return Measured(ratio, np.full(len(ratio), 1.0 + 1e-4))
 
     def story(self, law: Law, case: Case) -> list[str]:
         """Return the first changes of the coverage."""
-        lanes = lanes_of(case)
-        entropies = [pattern(lanes, t) for t in range(chatter_steps(law))]
-        commands = run(law, entropies)[:, 0]
+        entropies, masks, commands = self._run(law, lanes_of(case))
+        commands = commands[:, 0]
         lines = [f"dwell {need(law, 'dwell'):g} steps, rate {need(law, 'rate'):g}"]
         last = 0
         for t in np.flatnonzero(np.diff(commands)) + 1:
+            back = "" if masks[t - 1][0] else ", just switched on"
             lines.append(
                 f"  step {t:3d} (+{t - last}): H {entropies[t][0]:6.3f}, "
-                f"coverage {commands[t - 1]:.4f} -> {commands[t]:.4f}"
+                f"coverage {commands[t - 1]:.4f} -> {commands[t]:.4f}{back}"
             )
             last = int(t)
         return lines[:20] if len(lines) > 1 else [*lines, "  coverage never changed"]
@@ -203,6 +210,13 @@ class Chatter:
     def certificate(self, law: Law) -> Certificate | None:
         """Return what theory says of this."""
         return coverage_chatter(law)
+
+    @staticmethod
+    def _run(law: Law, cases: Cases) -> tuple[list[Column], list[Column], np.ndarray]:
+        """Return entropies and masks step by step, and the commands in force, ``[T, B]``."""
+        steps = range(chatter_steps(law))
+        entropies, masks = ([f(cases, t) for t in steps] for f in (pattern, mask))
+        return entropies, masks, held(run(law, entropies, masks), masks)
 
 
 @dataclass(frozen=True, slots=True)

@@ -71,9 +71,12 @@ def chatter_steps(law: Law) -> int:
     return min(max(CHATTER_STEPS, 8 * int(need(law, "dwell"))), MAX_SETTLE)
 
 
-def run(law: Law, entropies: list[Column]) -> np.ndarray:
-    """Return the commands ``[T, B]`` of fresh lanes under these entropies."""
-    signals = [_entropy_signal(h, t) for t, h in enumerate(entropies)]
+def run(law: Law, entropies: list[Column], masks: list[Column]) -> np.ndarray:
+    """Return the commands ``[T, B]`` of fresh lanes under these entropies, enabled by ``masks``."""
+    signals = [
+        _entropy_signal(h, t)._replace(enabled=on.astype(np.float32))
+        for t, (h, on) in enumerate(zip(entropies, masks, strict=True))
+    ]
     state, commands = law.init(signals[0]), []
     for signal in signals:
         state, command = law.update(state, signal)
@@ -121,6 +124,19 @@ def _uniform(seed: Column, index: Column) -> Column:
     )
     mixed ^= mixed >> np.uint64(15)
     return ((mixed * np.uint64(2246822519)) % np.uint64(1 << 20)) / float(1 << 20)
+
+
+def mask(cases: Cases, t: int) -> Column:
+    """Return where lanes are on at step ``t``: ``on_for`` steps on, ``off_for`` off; 0: always."""
+    on_for, off_for = (cases[name].astype(np.int64) for name in ("on_for", "off_for"))
+    return (on_for == 0) | (t % np.maximum(on_for + off_for, 1) < on_for)
+
+
+def held(commands: np.ndarray, masks: list[Column]) -> np.ndarray:
+    """Return ``commands`` ``[T, B]`` with each lane's last one held while it is off."""
+    steps = np.arange(len(commands))[:, None]
+    last = np.maximum.accumulate(np.where(np.stack(masks), steps, 0), axis=0)
+    return np.take_along_axis(commands, last, axis=0)
 
 
 def pauses(commands: np.ndarray) -> Column:

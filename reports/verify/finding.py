@@ -21,7 +21,7 @@ class Verdict(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Finding:
-    """One row of a verifier's report. ``role`` is temperature, coverage, priority or serving."""
+    """One row of a report; ``role``: temperature, coverage, priority, sampler or serving."""
 
     name: str  # of the property
     role: str

@@ -36,6 +36,8 @@ TAIL = 64  # steps
 CYCLE = 1e-3  # ln T of reversals in the tail
 PATIENCE = 8  # times as long a run for lanes that still reverse: a slow decay is no cycle
 EARLY = 32  # steps
+FAR = 10.0  # times the first error: no calm loop swings so far
+LEAST = 1e-3  # ln T; the smallest start, and what a first error counts at least beside FAR
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -139,7 +141,9 @@ class Settles:
 class Delay:
     """With a sensor one or two steps late, the command ends up swinging no wider than it began.
 
-    Value: largest |u - x*| of the last 64 steps over the largest of the first 32.
+    Value: largest |u - x*| of the last 64 steps over the largest of the first 32. That one counts
+    as ``FAR`` times the first error at most: a loop may have blown up within 32 steps. A linear
+    loop at its limit swings 1.1 times its first error, so that no stable one comes near ``FAR``.
     """
 
     name: str = "micro.delay"
@@ -158,11 +162,12 @@ class Delay:
         return {**plant_space(law), **START_SPACE, "late": Number(1, 2, integer=True)}
 
     def measure(self, law: Any, cases: Cases) -> Measured:
-        """Return the late error over the early one, ``[B]``."""
+        """Return the late error over as much of the early one as counts, ``[B]``."""
 
         def one(picked: Cases, plant: Plant) -> Measured:
-            early, tail = _early_and_tail(run(law, plant, self._loop(picked)))
-            return Measured(tail / early, np.full_like(tail, 1.0 + SLACK))
+            path = run(law, plant, self._loop(picked))
+            early, tail = _early_and_tail(path)
+            return Measured(tail / _counted(early, path), np.full_like(tail, 1.0 + SLACK))
 
         return measure_by_plant(cases, one)
 
@@ -179,10 +184,11 @@ class Delay:
 
     def _verdict(self, path: Path) -> str:
         early, tail = (values[0] for values in _early_and_tail(path))
-        grew = tail > early * (1.0 + SLACK)
+        grew = tail > _counted(early, path)[0] * (1.0 + SLACK)
         what = "it ends further out than it began" if grew else "it calms down"
         return (
-            f"error {early:.3g} in the first {EARLY} steps, {tail:.3g} in the last {TAIL}: {what}"
+            f"error {_first_error(path)[0]:.3g} at first, {early:.3g} in the first {EARLY} steps, "
+            f"{tail:.3g} in the last {TAIL}: {what}"
         )
 
 
@@ -205,6 +211,10 @@ def _reversals(path: Path) -> np.ndarray:
 def _early_and_tail(path: Path) -> tuple[np.ndarray, np.ndarray]:
     sizes = np.maximum(np.abs(path.error), np.abs(path.error_in))
     return np.maximum(sizes[:EARLY].max(axis=0), SMALLEST), np.abs(path.error[-TAIL:]).max(axis=0)
+
+
+def _counted(early: np.ndarray, path: Path) -> np.ndarray:
+    return np.minimum(early, FAR * np.maximum(_first_error(path), LEAST))
 
 
 PROPERTIES: tuple[Property, ...] = (

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from numbers import Real
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,7 @@ from controllers.certificates.priority import (
     priority_completion,
     priority_urgency,
 )
-from controllers.core import Law, LoadSignal
+from controllers.core import Law, LoadSignal, require
 from reports.verify.property import (
     Case,
     Cases,
@@ -256,8 +257,13 @@ def load_signal(lanes: int, **fields: Any) -> LoadSignal:
 
 
 def promise(law: Law, name: str) -> float:
-    """Return a promise of the law, its own or inherited; inf where it makes none."""
-    return float(getattr(law, name, math.inf))
+    """Return a promise of the law, its own or inherited; inf where it makes none.
+
+    Raises ``ValueError`` where it promises something that is no number.
+    """
+    value = getattr(law, name, math.inf)
+    require(isinstance(value, Real), f"{name} must be a number", **{name: value})
+    return float(value)
 
 
 def _request(cases: Cases) -> LoadSignal:

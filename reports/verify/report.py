@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from reports.verify.case_line import case_line
 from reports.verify.finding import Finding, Verdict
 from reports.verify.replay import file_name, write_json
 
@@ -117,7 +118,7 @@ def _numbers(row: Finding) -> tuple[str, str, str, str]:
 
 def _print_violation(console: Console, row: Finding, path: Path | None) -> None:
     console.print()
-    case = "" if row.counterexample is None else _case(row.counterexample["case"])
+    case = "" if row.counterexample is None else case_line(row.counterexample["case"])
     title = f"VIOLATED {row.name} ({row.role}: {row.subject}): {row.statement}"
     unit = "" if math.isnan(row.worst) else row.unit
     found = f"{figures(row.worst, row.bound)} {unit}".rstrip()
@@ -125,10 +126,6 @@ def _print_violation(console: Console, row: Finding, path: Path | None) -> None:
     if path is not None:
         line = f"replay: entropic verify --replay {path}"
         console.print(line, markup=False, highlight=False, soft_wrap=True)
-
-
-def _case(case: Mapping[str, object]) -> str:
-    return "case: " + ", ".join(f"{name} = {value}" for name, value in case.items())
 
 
 def _print_story(console: Console, title: str, story: list[str]) -> None:

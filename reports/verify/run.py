@@ -65,6 +65,8 @@ def check(
             return _row(prop, part, verdict=Verdict.UNFIT, note=reason)
         proof, trouble = _certificate(prop, part.law)
         searched = search(prop, part.law, budget.divided(cost or cost_of(prop.name)))
+        if searched.worst.raised and trouble.endswith(searched.worst.raised):
+            trouble = ""  # the same words, said once
     except Exception as error:
         return _row(prop, part, verdict=Verdict.VIOLATED, note=f"raised {error_line(error)}")
     row = _row(

@@ -10,7 +10,6 @@ import numpy as np
 from controllers.serving.ledger import CANCELLED
 from controllers.serving.rows import LogRow
 from controllers.serving.runlog import replay_commands, replay_plans
-from controllers.serving.scheduler import Scheduler
 from reports.verify.serving_invariants import Broken
 from reports.verify.serving_world import OTHER_FUTURE, ServingWorld
 
@@ -110,11 +109,10 @@ def replay(world: ServingWorld) -> str:
     at = first_difference(world.log, again.log)
     if at is not None:
         return f"the log does not replay: row {at}, {_kind(world.log, at)}, came out differently"
-    if world.subject.scheduler_type is not Scheduler:
-        return ""  # replay_plans knows our own only
     end = {"kind": "end", "now_ns": world.now_ns, "rows": len(world.log)}
     rows = [*world.log, end]
-    plans, commands = replay_plans(rows, world.preset), replay_commands(rows, world.preset)
+    plans = replay_plans(rows, world.preset, scheduler_type=world.subject.scheduler_type)
+    commands = replay_commands(rows, world.preset)
     if not plans.identical:
         return f"plans do not replay from the log: {plans.differing[0]}"
     return "" if commands.identical else f"commands do not replay: {commands.differing[0]}"

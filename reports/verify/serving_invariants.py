@@ -6,7 +6,7 @@ None of them asks the scheduler's own ``check``: a broken scheduler may believe 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from controllers.serving.loop import ServingLoop
@@ -33,6 +33,7 @@ class Moment:
     residents: frozenset[int]
     waiting: frozenset[int]
     owed: int | None  # a head that did not fit, which nobody may pass
+    waits: Mapping[int, tuple[int, bool]]  # start of the wait, ns; whether a full quantum was had
 
 
 def pages(loop: ServingLoop) -> str:
@@ -159,6 +160,16 @@ def bypass(moment: Moment) -> str:
     return f"requests {sorted(admitted)} passed request {moment.owed}, which was head of line"
 
 
+def wait(moment: Moment) -> str:
+    """A wait restarts after a full quantum and at nothing else: who lost its pages keeps it."""
+    for request_id, (since_ns, had_quantum) in moment.waits.items():
+        restarted = moment.loop.sequences[request_id].wait_since_ns != since_ns
+        if restarted and not had_quantum:
+            how = "preempted" if request_id in moment.plan.preempted else "not served"
+            return f"the wait of request {request_id} restarts: {how}, without a full quantum"
+    return ""
+
+
 STATE_RULES: tuple[Callable[[ServingLoop], str], ...] = (pages, tables, requests, slots)
 PLAN_RULES: tuple[Callable[[Moment], str], ...] = (
     work,
@@ -168,6 +179,7 @@ PLAN_RULES: tuple[Callable[[Moment], str], ...] = (
     preempted,
     coverage,
     bypass,
+    wait,
 )
 
 

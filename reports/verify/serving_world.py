@@ -5,6 +5,7 @@ Nothing here is random: the same subject, setting and operations give the same r
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from typing import Any
 
@@ -198,6 +199,7 @@ class ServingWorld:
         if self._owed not in waiting:
             self._owed = None
         had_work = loop.has_work
+        waits = self._waits()
         plan = loop.plan(self.now_ns)
         moment = Moment(
             loop=loop,
@@ -207,12 +209,21 @@ class ServingWorld:
             residents=frozenset(residents),
             waiting=waiting,
             owed=self._owed,
+            waits=waits,
         )
         if self.judged:
             judge_plan(moment)
         self._note_blocked_head(moment)
         if plan.rows:
             self._run(moment, cancelling)
+
+    def _waits(self) -> dict[int, tuple[int, bool]]:
+        """Return when each wait began, and whether a full quantum allows it to restart."""
+        quantum = self.preset.quantum_tokens or math.inf
+        return {
+            request_id: (sequence.wait_since_ns, sequence.quantum_used >= quantum)
+            for request_id, sequence in self.loop.sequences.items()
+        }
 
     def _note_blocked_head(self, moment: Moment) -> None:
         """Remember the first in the law's order whom free pages did not suffice for."""

@@ -1,4 +1,4 @@
-"""What a user asks to have verified: a preset, one of our laws, or something of their own.
+"""What a user asks to have verified: a preset, a law or sampler of ours, or something of theirs.
 
 ``full``, ``EntropyFeedback``, ``package.module:attribute``, ``path/to/file.py:attribute``.
 """
@@ -21,6 +21,21 @@ from controllers.peers import PEERS
 from controllers.preset import Preset
 from controllers.presets import PRESETS, get_preset
 from controllers.priority import EntropyPriority, Fcfs, SeedPriority
+from controllers.samplers import (
+    AdaptiveP,
+    DeadBeat,
+    DynaTemp,
+    Edt,
+    EntropixTempTune,
+    MinP,
+    MirostatV1,
+    MirostatV2,
+    Pipeline,
+    Tempered,
+    TopK,
+    TopNSigma,
+    TopP,
+)
 from controllers.schedulers import (
     LearnedRank,
     ShortestJob,
@@ -62,8 +77,25 @@ _OURS = (
     Vtc,
 )
 LAWS: Mapping[str, type] = MappingProxyType({law.__name__: law for law in _OURS})
+_SAMPLERS = (
+    Tempered,
+    DeadBeat,
+    EntropixTempTune,
+    DynaTemp,
+    Edt,
+    MirostatV1,
+    MirostatV2,
+    AdaptiveP,
+    MinP,
+    TopP,
+    TopK,
+    TopNSigma,
+    Pipeline,
+)
+SAMPLERS: Mapping[str, type] = MappingProxyType({one.__name__: one for one in _SAMPLERS})
 LAW_ROLES = ("temperature", "coverage", "priority")
-ROLES = (*LAW_ROLES, "serving")
+LONE_ROLES = (*LAW_ROLES, "sampler")  # of what is verified without a preset
+ROLES = (*LONE_ROLES, "serving")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,8 +133,8 @@ def resolve(spec: str, role: str | None = None) -> Target:
     ``ValueError`` that names the target and the cause: nothing called that, an import or a
     constructor that fails, or no law at all.
     """
-    if role is not None and role not in LAW_ROLES:
-        raise ValueError(f"unknown role {role!r}; known: {', '.join(LAW_ROLES)}")
+    if role is not None and role not in LONE_ROLES:
+        raise ValueError(f"unknown role {role!r}; known: {', '.join(LONE_ROLES)}")
     subject = _foreign(spec) if ":" in spec else _ours(spec)
     served = serving_subject(subject) if isinstance(subject, type | ServingSubject) else None
     if role is not None and (served is not None or isinstance(subject, Preset)):
@@ -113,11 +145,25 @@ def resolve(spec: str, role: str | None = None) -> Target:
     subject = _constructed(spec, subject) if isinstance(subject, type) else subject
     if isinstance(subject, Preset):
         return _of_preset(spec, subject)
-    if not isinstance(subject, Law):
-        kind = type(subject).__name__
-        raise ValueError(f"target {spec!r} is a {kind}, not a law: it needs init and update")
-    part = _part(role or role_of(subject, spec), subject, alone=True)
+    part = _part(_lone_role(subject, spec, role), subject, alone=True)
     return Target(spec=spec, subject_name=type(subject).__name__, parts=(part,))
+
+
+def _lone_role(subject: Any, spec: str, role: str | None) -> str:
+    if isinstance(subject, Law) and role != "sampler":
+        return role or role_of(subject, spec)
+    if is_sampler(subject) and role in (None, "sampler"):
+        return "sampler"
+    kind = type(subject).__name__
+    needs = "it needs init and update; a sampler needs init, shape and accept"
+    raise ValueError(f"target {spec!r} is a {kind}, not a law: {needs}")
+
+
+def is_sampler(subject: Any) -> bool:
+    """Tell whether ``subject`` has ``init`` and a sampler's own method, complete or not."""
+    # An array has a shape, which is no method.
+    own = (getattr(subject, name, None) for name in ("shape", "accept"))
+    return callable(getattr(subject, "init", None)) and any(callable(method) for method in own)
 
 
 def role_of(law: Law, spec: str) -> str:
@@ -137,12 +183,13 @@ def role_of(law: Law, spec: str) -> str:
 def _ours(spec: str) -> Any:
     if spec.endswith(".py"):
         raise ValueError(f"target {spec!r} is a file: say which law, as in {spec}:MyLaw")
-    if spec in LAWS:
-        return LAWS[spec]
+    if spec in LAWS or spec in SAMPLERS:
+        return LAWS[spec] if spec in LAWS else SAMPLERS[spec]
     try:
         return get_preset(spec)
     except ValueError:
         known = f"presets {', '.join((*PRESETS, *PEERS))}; laws {', '.join(LAWS)}"
+        known += f"; samplers {', '.join(SAMPLERS)}"
         ways = "module:attribute; file.py:attribute"
         raise ValueError(f"unknown target {spec!r}; known: {known}; {ways}") from None
 

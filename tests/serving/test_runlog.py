@@ -6,12 +6,14 @@ import copy
 import gzip
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from controllers.peers import PEERS
 from controllers.presets import PRESETS, Preset, shadowed
+from controllers.serving.loop import ServingLoop
 from controllers.serving.messages import Result
 from controllers.serving.rows import (
     LogRow,
@@ -23,7 +25,18 @@ from controllers.serving.rows import (
     submit_row,
 )
 from controllers.serving.runlog import read_log, replay_commands, replay_plans, write_log
-from tests.serving.worlds import MS, preset, request, uniform, world
+from controllers.serving.scheduler import Scheduler
+from tests.serving.worlds import (
+    MS,
+    STEP_LAW,
+    FakeExecutor,
+    World,
+    limits,
+    preset,
+    request,
+    uniform,
+    world,
+)
 
 
 def recorded(using: Preset, n_requests: int = 14) -> list[LogRow]:
@@ -53,6 +66,30 @@ def test_a_replayed_run_makes_the_same_plans_and_commands(name: str) -> None:
     assert plans.compared == plans.steps > 40
     assert commands.identical
     assert commands.commands > 80
+
+
+class LastFirst(Scheduler):
+    """Serves the last to arrive first, whatever the law says."""
+
+    def __init__(self, *arguments: Any, **keywords: Any) -> None:
+        super().__init__(*arguments, **keywords)
+        self._score = lambda sequences, now_ns: [float(s.arrival_ns) for s in sequences]
+
+
+def test_a_run_of_another_scheduler_replays_under_that_scheduler_and_no_other() -> None:
+    using = preset("full")
+    rows: list[LogRow] = []
+    server = ServingLoop(
+        limits(n_pages=10), using, STEP_LAW, sink=rows.append, scheduler_type=LastFirst
+    )
+    w = World(server, FakeExecutor(law=using.temperature))
+    for i in range(8):
+        w.submit(request(i, 4 + 3 * i, 6))
+        w.step()
+    w.run()
+    rows.append({"kind": "end", "now_ns": w.now_ns, "rows": len(rows)})
+    assert replay_plans(rows, using, scheduler_type=LastFirst).identical
+    assert not replay_plans(rows, using).identical
 
 
 def test_an_altered_coverage_is_found_and_the_replay_goes_on() -> None:

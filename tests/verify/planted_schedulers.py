@@ -107,6 +107,33 @@ class PingPong(Scheduler):
         grants, preempted = super().schedule(now_ns)
         return grants, (*(s.request.request_id for s in displaced), *preempted)
 
+    def _preempt(self, sequence: Sequence, now_ns: int) -> None:
+        since_ns = sequence.wait_since_ns
+        super()._preempt(sequence, now_ns)
+        sequence.wait_since_ns = since_ns
+
+
+class WaitRestartsAtPreemption(Scheduler):
+    """Lets the wait begin anew at every preemption, also where the progress was lost."""
+
+    def _preempt(self, sequence: Sequence, now_ns: int) -> None:
+        super()._preempt(sequence, now_ns)
+        sequence.wait_since_ns = now_ns
+
+
+class PrefillsLast(Scheduler):
+    """Goes on with a prompt only while nobody decodes."""
+
+    def _continue_residents(self) -> tuple[Grants, int]:
+        decoding = {i: (s, 1) for i, s in self.running.items() if s.decoding}
+        if not decoding:
+            return super()._continue_residents()
+        return decoding, self.limits.token_budget - len(decoding)
+
+
+class Unchanged(Scheduler):
+    """Ours under another name: sound."""
+
 
 class LeavesADecodeRowOut(Scheduler):
     """Serves all residents but the last when there are three."""

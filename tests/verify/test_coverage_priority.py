@@ -13,11 +13,16 @@ from hypothesis import strategies as st
 from controllers import ops
 from controllers.compose import Gated
 from controllers.core import Law, LoadSignal, TokenSignal
-from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
+from controllers.coverage import (
+    EntropyCoverage,
+    EntropyCoverageState,
+    FixedCoverage,
+    SeedCoverage,
+)
 from controllers.ops import Array
 from controllers.priority import EntropyPriority, Fcfs, SeedPriority
 from reports.verify import coverage, priority
-from reports.verify.property import Property, excess, lanes_of
+from reports.verify.property import Case, Property, excess, lanes_of
 from reports.verify.search import search
 from reports.verify.setting import Budget
 
@@ -65,6 +70,34 @@ class LastIn:
 
     def update(self, state: tuple[()], signal: LoadSignal) -> tuple[tuple[()], Array]:
         return state, ops.divide(-1.0, signal.wait_s) - signal.completion
+
+
+ON: Case = {"on_for": 0, "off_for": 1}  # never off
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetsItsDwell(EntropyCoverage):
+    """Free to change at once whenever it is switched on again."""
+
+    def update(
+        self, state: EntropyCoverageState, signal: TokenSignal
+    ) -> tuple[EntropyCoverageState, Array]:
+        state, command = EntropyCoverage.update(self, state, signal)
+        expired = ops.full_like(state.age, float(self.dwell))
+        return state._replace(age=ops.where(signal.enabled > 0.0, state.age, expired)), command
+
+
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class ForgetsItsPlace(EntropyCoverage):
+    """Starts over whenever it is switched on again."""
+
+    def update(
+        self, state: EntropyCoverageState, signal: TokenSignal
+    ) -> tuple[EntropyCoverageState, Array]:
+        state, command = EntropyCoverage.update(self, state, signal)
+        start = ops.full_like(state.coverage, self.p_max)
+        held = ops.where(signal.enabled > 0.0, state.coverage, start)
+        return state._replace(coverage=held), command
 
 
 def worst(prop: Property, law: Law) -> float:
@@ -119,19 +152,34 @@ def test_a_coverage_that_falls_with_entropy_is_caught_and_so_is_its_mask() -> No
 def test_a_law_that_breaks_its_own_dwell_and_rate_is_caught() -> None:
     measured = CHATTER.measure(
         Twitchy(),
-        lanes_of({"h_a": 0.0, "h_b": 4.0, "pattern": "alternate", "period": 2, "seed": 0}),
+        lanes_of({"h_a": 0.0, "h_b": 4.0, "pattern": "alternate", "period": 2, "seed": 0} | ON),
     )
     # Every second step instead of every eighth, by .19 instead of .02.
     assert measured.value[0] == pytest.approx(0.19 / 0.02, rel=1e-5)
     slow = dataclasses.replace(Twitchy(), rate=1.0)
-    lanes = lanes_of({"h_a": 0.0, "h_b": 4.0, "pattern": "alternate", "period": 2, "seed": 0})
+    lanes = lanes_of({"h_a": 0.0, "h_b": 4.0, "pattern": "alternate", "period": 2, "seed": 0} | ON)
     assert CHATTER.measure(slow, lanes).value[0] == pytest.approx(4.0)
 
 
 def test_the_dwell_and_the_rate_are_reached_but_not_passed() -> None:
-    lanes = lanes_of({"h_a": 0.0, "h_b": 9.0, "pattern": "alternate", "period": 8, "seed": 0})
+    lanes = lanes_of({"h_a": 0.0, "h_b": 9.0, "pattern": "alternate", "period": 8, "seed": 0} | ON)
     measured = CHATTER.measure(EntropyCoverage(), lanes)
     assert measured.value[0] == pytest.approx(1.0, rel=1e-4)
+
+
+@pytest.mark.parametrize("law", [ForgetsItsDwell(), ForgetsItsPlace()], ids=["dwell", "place"])
+def test_a_law_that_forgets_while_it_is_off_is_caught_and_the_story_says_when(law: Law) -> None:
+    found = search(CHATTER, law, BUDGET).worst
+    assert found.violates
+    assert found.case["on_for"] > 0
+    assert "just switched on" in "\n".join(CHATTER.story(law, found.case))
+    assert CHATTER.measure(law, lanes_of(found.case | ON)).value[0] <= found.bound
+
+
+def test_what_a_lane_reads_while_it_is_off_is_no_change() -> None:
+    still = {"h_a": 9.0, "h_b": 9.0, "pattern": "alternate", "period": 3, "seed": 0}
+    lanes = lanes_of(still | {"on_for": 3, "off_for": 2})
+    assert CHATTER.measure(EntropyCoverage(), lanes).value[0] == 0.0
 
 
 def test_changing_a_gain_reaches_through_wrappers_and_changes_nothing_else() -> None:

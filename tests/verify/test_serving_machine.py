@@ -34,6 +34,7 @@ BAD_SCHEDULERS = [  # with a rule it must break and what it must say of it
     (planted.ForgetsReservations, "bypass", "head of line"),
     (planted.SkipsTheUnfitting, "bypass", "head of line"),
     (planted.PingPong, "progress", "livelock"),
+    (planted.WaitRestartsAtPreemption, "wait", "without a full quantum"),
     (planted.LeavesADecodeRowOut, "decode", "left out"),
     (planted.RanksByAddress, "replay", "does not replay"),
     (planted.RemembersOtherRuns, "replay", "does not replay"),

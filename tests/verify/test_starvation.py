@@ -12,12 +12,19 @@ from controllers.core import LoadSignal
 from controllers.ops import Array
 from controllers.presets import get_preset
 from controllers.priority import EntropyPriority, Fcfs, PriorityLaw, SeedPriority
+from controllers.serving.scheduler import Scheduler
 from reports.verify import sieges
+from reports.verify.finding import Finding, Verdict
 from reports.verify.property import Case, Number, excess, lanes_of
+from reports.verify.registry import properties_of
+from reports.verify.run import check
 from reports.verify.search import search
-from reports.verify.setting import Budget
+from reports.verify.serving_subject import ServingSubject, serving_subject
+from reports.verify.setting import Budget, get_budget
 from reports.verify.starvation import PROPERTIES, UNCLAIMED, Starvation, gap_bound, preset_of
+from reports.verify.target import resolve
 from simulator.starvation import VICTIM, Siege, besiege
+from tests.verify import planted_schedulers
 
 BUDGET = Budget(name="test", lanes=8, batch=8, worst=2, rounds=1, neighbours=1, examples=0)
 ARRIVALS, FROZEN, HOG, PING_PONG = PROPERTIES
@@ -193,8 +200,59 @@ def test_the_bound_is_the_certificate_of_the_siege() -> None:
     )
     assert proof is not None
     assert gap_bound(preset_of(EntropyPriority(), FRESH), siege) == proof.bound
-    once_more = gap_bound(preset_of(EntropyPriority(), FRESH), siege, redos=1)
-    assert once_more > proof.bound
+
+
+def test_only_where_pages_run_short_does_a_loss_of_pages_widen_the_bound() -> None:
+    for lay, case, widens in (
+        (sieges.fresh_arrivals, FRESH, False),
+        (sieges.frozen_waiter, {**FREEZE, "slots": 2}, True),
+        (sieges.memory_hog, LARGE, True),
+    ):
+        siege, preset = lay(case), preset_of(EntropyPriority(), case)
+        assert (gap_bound(preset, siege, redos=1) > gap_bound(preset, siege)) == widens
+
+
+def test_a_pool_that_holds_everyone_earns_a_smaller_bound() -> None:
+    case = {**FRESH, "slots": 2, "crowd": 3, "fresh_output": 8, "fresh_prompt": 16, "quantum": 4}
+    ample = sieges.fresh_arrivals(case)
+    fewer = dataclasses.replace(ample.limits, n_pages=ample.limits.n_pages - 1)
+    preset = preset_of(EntropyPriority(), case)
+    assert gap_bound(preset, ample) < gap_bound(preset, dataclasses.replace(ample, limits=fewer))
+
+
+def besieged(scheduler: type[Scheduler], name: str) -> Finding:
+    part = resolve(f"tests.verify.planted_schedulers:{scheduler.__name__}")
+    prop = next(p for p in properties_of(part.parts[0]) if p.name == name)
+    return check(prop, part.parts[0], part, get_budget("ci"))
+
+
+def test_a_scheduler_that_starves_is_besieged_and_rejected() -> None:
+    found = besieged(planted_schedulers.PrefillsLast, "starvation.fresh_arrivals")
+    assert found.verdict is Verdict.VIOLATED
+    assert found.certificate is None
+    assert "scheduled by PrefillsLast: no bound is claimed" in found.story[0]
+    assert f"granted are {found.bound:.0f}" in found.story[-1]
+    assert found.bound >= UNCLAIMED
+    assert found.worst > found.bound
+
+
+@pytest.mark.parametrize("prop", PROPERTIES, ids=lambda p: p.name)
+def test_another_scheduler_gets_no_certificate_and_no_less_time_than_ours(prop: Starvation) -> None:
+    subject = ServingSubject(preset=get_preset("full"), scheduler_type=planted_schedulers.Unchanged)
+    assert prop.certificate(subject) is None
+    assert prop.certificate(ServingSubject(preset=get_preset("full"))) is not None
+    found = search(prop, subject, BUDGET).worst
+    assert not found.violates
+    ours = prop.measure(get_preset("full"), lanes_of(found.case))
+    assert found.value == ours.value[0]
+    assert found.bound == max(UNCLAIMED, ours.bound[0])
+
+
+def test_a_page_pool_is_not_besieged() -> None:
+    pool = serving_subject(planted_schedulers.OverAllocates)
+    assert pool is not None
+    assert all("page pool" in prop.unfit(pool) for prop in PROPERTIES)
+    assert not any(prop.unfit(get_preset("full")) for prop in PROPERTIES)
 
 
 @pytest.mark.parametrize("prop", PROPERTIES, ids=lambda p: p.name)
