@@ -51,8 +51,8 @@ class EntropyPriority:
 
     The paper's section 3.1 with its defects repaired: urgency raises priority, nearly finished
     requests are helped out, the denominator has a floor, and aging (kappa > 0) bounds every wait:
-    after ``max_wait_s`` nothing fresh outranks. Needs the no-bypass reservation, or small requests
-    slip past an aged large one for ever.
+    after ``max_wait_s`` nothing fresh outranks. The bound on service also needs a scheduler that
+    admits nobody past a head of line that does not fit, as ours does.
     """
 
     reserves: ClassVar[bool] = True

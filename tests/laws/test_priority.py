@@ -137,7 +137,7 @@ def test_only_the_seed_lets_small_requests_past_a_head_that_does_not_fit() -> No
     assert not SeedPriority.reserves
 
 
-def test_the_longest_wait_is_ten_seconds_by_default() -> None:
+def test_the_longest_wait_is_a_minute_by_default() -> None:
     assert EntropyPriority().max_wait_s == pytest.approx(60.0)
 
 
