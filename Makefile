@@ -5,6 +5,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.stamp
 TORCH ?= torch==2.13.0
+JOBS ?= logical
 PACKAGES := controllers simulator backend kernels traces reports
 
 # Public arrival traces and prompts, for tests and benchmarks; without them those tests skip visibly.
@@ -37,7 +38,7 @@ $(STAMP): pyproject.toml constraints.txt
 		{ echo "make: python must be >= 3.11; got `$(PYTHON) -V` (set PYTHON=...)" >&2; exit 1; }
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install $(TORCH)
-	$(BIN)/python -m pip install -e '.[backend,dev]' -c constraints.txt
+	$(BIN)/python -m pip install -e '.[backend,eval,dev]' -c constraints.txt
 	touch $@
 
 setup: $(STAMP)
@@ -47,7 +48,7 @@ demo: setup
 	$(BIN)/entropic demo
 
 test: setup
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q -n $(JOBS) --maxprocesses 8 --dist loadfile
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
