@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from traces.console import (
-    commit,
-    emit_json,
-    guarded,
-    note,
-    package_versions,
-    progress,
-)
+from reports.measured import header, write_document
+from traces.console import emit_json, guarded, note, progress
 from traces.text import table
 
 app = typer.Typer()
@@ -37,13 +29,11 @@ def estimators(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Compare entropy estimators with exact entropy on live logits: bias, decisions, cost."""
-    from backend.live import processor
     from backend.models import load
     from backend.setup import choose_prompts, data_folder
     from controllers.calibration import fit_temperature
     from reports.studies.estimator_rows import costs, generated_rows, held_out
     from reports.studies.estimators import compare
-    from traces.atomic import atomic_path
 
     ks = sorted(set(k or (20, 64, 256)))
     prompts = choose_prompts(data or data_folder(), per_class, seed)
@@ -56,13 +46,7 @@ def estimators(
         raise ValueError(f"k must be <= {rows.vocabulary}, the vocabulary; got {ks[-1]}")
     note(f"comparing estimators on {len(rows.logits):,} rows")
     fitted = fit_temperature(held_out(loaded, prompts))
-    document: dict[str, Any] = {
-        "command": " ".join(["entropic", *map(shlex.quote, sys.argv[1:])]),
-        "commit": commit(Path(__file__).parent),
-        "versions": package_versions("torch", "transformers", "numpy", "entropic-time"),
-        "device": processor(),
-        "model": loaded.name,
-        "weights_sha256": loaded.weights_sha256,
+    document: dict[str, Any] = header(loaded) | {
         "prompts": len(prompts) - skipped,
         "prompts_too_long": skipped,
         "rows": len(rows.logits),
@@ -79,9 +63,7 @@ def estimators(
             "entropy_error_after_nats": fitted.after.entropy_calibration_error,
         },
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as part:
-        part.write_text(jsonlib.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_document(out, document)
     note(f"wrote {out}")
     if json:
         names = ("estimators", "costs", "calibration")

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from traces.console import (
-    FAILED,
-    commit,
-    emit_json,
-    guarded,
-    note,
-    package_versions,
-    progress,
-)
+from reports.measured import header, write_document
+from traces.console import FAILED, emit_json, guarded, note, progress
 
 app = typer.Typer()
 OUT = Path("reports") / "out" / "stability.json"
@@ -37,12 +28,10 @@ def stability(
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
     """Run the temperature laws live for a fixed length: does T settle or sit on a clip?"""
-    from backend.live import processor
     from backend.models import load
     from reports.figures.stability import stability as draw
     from reports.studies.stability import Setting, StudyFailed, run
     from reports.style import save
-    from traces.atomic import atomic_path
 
     setting = Setting(
         seeds=tuple(range(seed, seed + seeds)),
@@ -57,21 +46,13 @@ def stability(
     except StudyFailed as failure:
         note(f"error: {failure}")
         raise typer.Exit(FAILED) from None
-    document: dict[str, Any] = {
-        "command": " ".join(["entropic", *map(shlex.quote, sys.argv[1:])]),
-        "model": loaded.name,
-        "weights_sha256": loaded.weights_sha256,
-        "device": processor(),
-        "commit": commit(Path(__file__).parent),
-        "versions": package_versions("torch", "transformers", "numpy", "entropic-time"),
+    document: dict[str, Any] = header(loaded) | {
         "seeds": list(setting.seeds),
         "max_tokens": max_tokens,
         "user_temperature": temperature,
         "rows": rows,
     }
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as part:
-        part.write_text(jsonlib.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_document(out, document)
     save(draw(rows, footer=figure_footer(document)), out.with_suffix(".png"))
     note(f"wrote {out} and {out.with_suffix('.png')}")
     if json:

@@ -2,23 +2,14 @@
 
 from __future__ import annotations
 
-import json as jsonlib
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from traces.console import (
-    FAILED,
-    commit,
-    emit_json,
-    guarded,
-    note,
-    package_versions,
-    progress,
-)
+from reports.measured import header, model_header, write_document
+from traces.console import FAILED, emit_json, guarded, note, progress
 from traces.text import table
 
 app = typer.Typer()
@@ -44,14 +35,10 @@ def variance(
     from reports.style import save
     from simulator.defaults import TRACE
     from simulator.model import TraceModel
-    from traces.atomic import atomic_path
     from traces.store import read_trace
 
     trace = read_trace(TRACE)
-    document: dict[str, Any] = {
-        "command": " ".join(["entropic", *map(shlex.quote, sys.argv[1:])]),
-        "commit": commit(Path(__file__).parent),
-        "versions": package_versions("torch", "transformers", "numpy", "entropic-time"),
+    document: dict[str, Any] = header() | {
         "trace_sha256": trace.sha256,
         "recorded": [row.to_json() for row in on_recording(trace, TraceModel.of(trace), seed=seed)],
         "live": [],
@@ -59,9 +46,7 @@ def variance(
     if live:
         seed_list = tuple(range(seed, seed + seeds))
         document |= _live(seed_list, max_tokens, temperature, target_nats, model)
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(out) as part:
-        part.write_text(jsonlib.dumps(document, indent=1) + "\n", encoding="utf-8")
+    write_document(out, document)
     figure = draw(document["recorded"], document["live"], footer=footer(document))
     save(figure, out.with_suffix(".png"))
     note(f"wrote {out} and {out.with_suffix('.png')}")
@@ -79,7 +64,6 @@ def _live(
     target_nats: float,
     model: str | None,
 ) -> dict[str, Any]:
-    from backend.live import processor
     from backend.models import load
     from reports.studies.stability import Setting, StudyFailed
     from reports.studies.variance_live import live
@@ -94,11 +78,8 @@ def _live(
     except StudyFailed as failure:
         note(f"error: {failure}")
         raise typer.Exit(FAILED) from None
-    return {
+    return model_header(loaded) | {
         "live": rows,
-        "model": loaded.name,
-        "weights_sha256": loaded.weights_sha256,
-        "device": processor(),
         "seeds": list(seeds),
         "max_tokens": max_tokens,
         "user_temperature": temperature,
