@@ -1,4 +1,4 @@
-"""Commands that look into recorded traces: ``entropic trace info``."""
+"""Commands on traces: ``entropic trace info``, ``synth``, ``servegen``."""
 
 from __future__ import annotations
 
@@ -9,17 +9,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from traces.console import emit_json, guarded
+from traces.synth_commands import app as synth_app
 from traces.text import number, table
 
 if TYPE_CHECKING:
     from traces.store import Trace
 
-app = typer.Typer(name="trace", help="Look into recorded entropy traces.", no_args_is_help=True)
+app = typer.Typer(name="trace", no_args_is_help=True)
+app.add_typer(synth_app)
 
 
 @app.callback()
 def trace() -> None:
-    """Look into recorded entropy traces."""
+    """Look into recorded entropy traces, and draw arrival files."""
 
 
 @app.command()
