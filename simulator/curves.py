@@ -101,6 +101,7 @@ class CurveTable:
 
     x_nodes: np.ndarray  # [N], increasing, with ln T = 0 inside
     nodes: np.ndarray  # float64 [rows, N, 4]: H, V, NLL, T V
+    quintic: np.ndarray | None  # [6, 6], of the first segment; None with fewer than three nodes
 
     @classmethod
     def of(cls, x_nodes: np.ndarray, h: np.ndarray, v: np.ndarray) -> CurveTable:
@@ -110,7 +111,9 @@ class CurveTable:
         require(x_nodes[0] < 0.0 < x_nodes[-1], "x_nodes must enclose ln T = 0", x_nodes=x_nodes)
         h, v = np.asarray(h, np.float64), np.asarray(v, np.float64)
         nll = nll_nodes(x_nodes, h, v)
-        return cls(x_nodes, np.stack([h, v, nll, np.exp(x_nodes) * v], axis=-1))
+        few = len(x_nodes) < QUINTIC_NODES
+        quintic = None if few else _quintic(x_nodes[:QUINTIC_NODES] - x_nodes[0])
+        return cls(x_nodes, np.stack([h, v, nll, np.exp(x_nodes) * v], axis=-1), quintic)
 
     def require_inside(self, x: float) -> None:
         """Raise where the recording cannot answer for ln T ``x``."""
@@ -143,12 +146,12 @@ class CurveTable:
         and .5 the cubic was off by .0217 nat at worst, the quintic through three nodes by .0072.
         """
         lanes = np.flatnonzero(here.left == 0)
-        if not len(lanes) or len(self.x_nodes) < QUINTIC_NODES:
+        if self.quintic is None or not len(lanes):
             return
         at = np.asarray(x, np.float64)[lanes] - self.x_nodes[0]
         known = self.nodes[rows[lanes], :QUINTIC_NODES, :2]  # H and V of three nodes
         values = known.transpose(0, 2, 1).reshape(len(lanes), -1)  # [b, 6]
-        coefficients = values @ _quintic(self.x_nodes[:QUINTIC_NODES] - self.x_nodes[0]).T
+        coefficients = values @ self.quintic.T
         power = np.arange(2 * QUINTIC_NODES)
         h[lanes] = (coefficients * at[:, None] ** power).sum(axis=1)
         slope = power[1:] * at[:, None] ** power[:-1]

@@ -1,0 +1,64 @@
+"""One pass over positions gives every request the trajectory that serving it gives."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+
+from controllers.presets import PRESETS
+from controllers.serving.limits import EngineLimits
+from simulator import ClusterConfig, Residual, TraceModel, poisson_workload, run_workload
+from simulator.residual import counter_normal
+from simulator.scan import Job, Trajectory, scan
+from traces.store import Trace
+
+ROOMY = EngineLimits(max_seqs=8, token_budget=256, n_pages=400, max_context=512)
+SCARCE = EngineLimits(max_seqs=6, token_budget=64, n_pages=24, max_context=512)
+
+
+@pytest.mark.parametrize("name", sorted(PRESETS))
+@pytest.mark.parametrize("limits", [ROOMY, SCARCE], ids=["roomy", "scarce"])
+def test_a_scan_gives_every_token_of_a_served_ledger(
+    name: str, limits: EngineLimits, trace: Trace, model: TraceModel, residual: Residual, step_law
+):
+    preset = dataclasses.replace(PRESETS[name], sparse_min_context=50, quantum_tokens=None)
+    config = ClusterConfig(
+        preset=preset, limits=limits, step_law=step_law, bytes_per_page_unit=4096
+    )
+    workload = poisson_workload(trace, rate_per_s=40.0, n_requests=12, seed=3)
+    ledger = run_workload(model, residual, workload, config).ledger
+    if limits is SCARCE:
+        assert ledger.requests["preemptions"].sum() > 0
+    tokens = {column: ledger.tokens[column] for column in ledger.tokens.columns}
+    jobs = []
+    for arrival in workload.arrivals:
+        request = arrival.request
+        length = min(model.recorded_tokens(arrival.trace_index), request.max_tokens)
+        mine = tokens["request_id"] == request.request_id
+        resumed = frozenset() if limits is ROOMY else _dense(tokens, mine)
+        jobs.append(
+            Job(
+                request=request,
+                rows=model.rows(arrival.trace_index, length, np.random.default_rng(0)),
+                normals=counter_normal(
+                    residual.seed, np.full(length, request.request_id), np.arange(length)
+                ),
+                dense=resumed,
+            )
+        )
+    for job, made in zip(jobs, scan(jobs, model, residual, preset), strict=True):
+        mine = tokens["request_id"] == job.request.request_id
+        _assert_equal(made, tokens, mine)
+
+
+def _dense(tokens: dict[str, np.ndarray], mine: np.ndarray) -> frozenset[int]:
+    """Positions served dense: a resumed row among them; forcing the others dense changes none."""
+    return frozenset(np.flatnonzero(tokens["coverage"][mine] == 1.0).tolist())
+
+
+def _assert_equal(made: Trajectory, tokens: dict[str, np.ndarray], mine: np.ndarray) -> None:
+    for name in ("command", "h_applied", "h_cal", "surprisal"):
+        assert np.array_equal(getattr(made, name), tokens[name][mine]), name
+    assert np.array_equal(made.coverage.astype(np.float32), tokens["coverage"][mine])
