@@ -65,6 +65,7 @@ prove: setup
 	HYPOTHESIS_PROFILE=prove $(BIN)/python -m pytest -q -m 'not gpu and not bench'
 
 bench: setup
+	$(BIN)/entropic bench all --quick
 	$(BIN)/python -m pytest -q -m bench
 
 gpu:

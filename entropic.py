@@ -16,12 +16,16 @@ app = typer.Typer(
 
 
 def _mount() -> None:
+    from backend.chat_commands import app as chatting
     from backend.commands import app as live
+    from reports.bench.bench_commands import app as benched
     from reports.claims.commands import app as audited
     from reports.commands import app as reported
     from reports.estimator_commands import app as estimated
+    from reports.evaluation.eval_commands import app as evaluated
     from reports.live_commands import app as studied
     from reports.parity_commands import app as parity
+    from reports.soak.commands import app as soaked
     from reports.theory_commands import app as theory
     from reports.variance_commands import app as steadied
     from reports.verify.commands import app as verified
@@ -29,8 +33,10 @@ def _mount() -> None:
     from traces.commands import app as trace
 
     studies = (studied, steadied, estimated, theory)
-    for part in (reported, simulated, live, parity, *studies, verified, audited):
+    live_parts = (live, chatting, evaluated, soaked)
+    for part in (reported, simulated, *live_parts, parity, *studies, verified, audited):
         app.add_typer(part)
+    app.add_typer(benched, name="bench")
     app.add_typer(trace, name="trace")
 
 

@@ -1,7 +1,9 @@
 """Our attention for transformers: paged, flattened to ``[1, tokens]``, sparse on decode.
 
 A step's sequences lie one behind the other on the token axis. ``StepInputs`` travels as a keyword
-argument through the model's forward, so no module-level context is needed.
+argument through the model's forward, so no module-level context is needed. All one-token rows of a
+step, dense and pruned alike, are one kernel call per layer; dense attention is the same call with
+every page listed, which is why coverage 1 equals it bit for bit.
 """
 
 from __future__ import annotations
@@ -13,49 +15,59 @@ import torch
 from torch import Tensor
 from transformers import AttentionInterface, AttentionMaskInterface
 
-from backend.cache import PagedCache, Touched
-from kernels.page_select.naive import Pins, estimate_mass, select_pages
-from kernels.paged_decode.naive import decode_dense, decode_pages, prefill
+from backend.cache import PagedCache
+from backend.pagechoice import choose, estimate
+from backend.pagemass import PageMass
+from backend.rows import Chunk, DecodeRows
+from backend.sparse import SparseAttention
+from controllers.serving.messages import Row
+from kernels.page_select.naive import Pins
+from kernels.paged_decode.native import Decoded, decode_pages
+from kernels.paged_decode.prefill import prefill
 
 ATTENTION = "entropic"
-
-
-@dataclass(frozen=True, slots=True)
-class Span:
-    """One row of a plan, ready for the device."""
-
-    request_id: int
-    first: int  # its first token on the flattened axis
-    n: int  # tokens computed now
-    length: int  # tokens attended to, these included
-    pages: Tensor  # integer [ceil(length / page_tokens)]
-    extent: int | None  # first page when the pages are consecutive
-    counts: Tensor  # float [pages]: tokens in each page
-    coverage: float
-    samples: bool  # whether its last token's logits are sampled
 
 
 class PageObserver(Protocol):
     """Whoever wants to see the attention of dense, sampled one-token rows (the recorder)."""
 
-    def pages(self, layer: int, span: Span, weights: Tensor, estimate: Tensor, pins: Pins) -> None:
+    def pages(self, request_id: int, weights: Tensor, estimate: Tensor, step: StepInputs) -> None:
         """Receive exact weights ``[Hkv, G, L]`` and estimated page mass ``[Hkv, n]``."""
+        ...
+
+
+class ChoiceWitness(Protocol):
+    """Whoever wants to see which pages each one-token row reads, layer by layer (evaluation)."""
+
+    def layer(
+        self, layer: int, q: Tensor, pages: Tensor, kept: Tensor, scaling: float, step: StepInputs
+    ) -> None:
+        """Receive queries ``[B, Hkv, G, D]``, listed pages ``[B, Hkv, m]``, kept ``[B, Hkv]``."""
         ...
 
 
 @dataclass(slots=True)
 class StepInputs:
-    """Everything one forward pass needs besides the token ids."""
+    """Everything one forward pass needs besides the token ids, and what it counted."""
 
     cache: PagedCache
-    spans: list[Span]
+    rows: tuple[Row, ...]  # of the plan, in its order
+    chunks: list[Chunk]
+    decode: DecodeRows | None
     slots: Tensor  # integer [N]: where each token's K and V go
-    touched: Touched
+    sparse: SparseAttention
     pins: Pins
     observer: PageObserver | None = None
-    page_units_read: int = 0
-    page_units_dense: int = 0
-    pages_scored: int = 0
+    witness: ChoiceWitness | None = None
+    mass: PageMass | None = None  # each page's attention mass, if it was asked for
+    page_units_read: int = 0  # pages read, summed over sampled one-token rows, layers, KV heads
+    page_units_dense: int = 0  # what dense attention would have read
+    pages_scored: int = 0  # pages whose score was taken, summed likewise
+
+    @property
+    def sparse_rows_run_dense(self) -> int:
+        """Rows asked to prune that are too short to gain by it, and so ran dense."""
+        return 0 if self.decode is None else self.decode.ran_dense
 
 
 def paged_attention(
@@ -74,45 +86,90 @@ def paged_attention(
     """Attend every sequence of a step; query ``[1, Hq, N, D]``, key, value ``[1, Hkv, N, D]``."""
     if softcap is not None or s_aux is not None:
         raise ValueError("model: attention with capped logits or learned sinks is not supported")
-    del attention_mask  # causality is in the spans
+    del attention_mask  # causality is in the rows
     layer, kv_heads = module.layer_idx, key.shape[1]
-    step.cache.write(layer, key[0], value[0], step.slots, step.touched)
-    out = torch.empty_like(query[0])  # [Hq, N, D]
-    for span in step.spans:
-        q = query[0, :, span.first : span.first + span.n]
-        if span.n == 1:
-            grouped = q.reshape(kv_heads, -1, q.shape[-1])
-            out[:, span.first] = _decode(step, layer, span, grouped, scaling).flatten(0, 1)
-        else:
-            k, v = step.cache.read(layer, span.pages, span.extent, span.length)
-            out[:, span.first : span.first + span.n] = prefill(q, k, v, scaling)
-    return out.transpose(0, 1)[None], None
+    step.cache.write(layer, key[0], value[0], step.slots)
+    tokens = query[0].transpose(0, 1)  # [N, Hq, D]
+    if not step.chunks:  # decode rows are the whole axis, in order
+        grouped = tokens.unflatten(1, (kv_heads, -1))
+        return _decode(step, layer, grouped, scaling).flatten(1, 2)[None], None
+    out = torch.empty(tokens.shape, dtype=tokens.dtype, device=tokens.device)
+    if step.decode is not None:
+        grouped = tokens[step.decode.at].unflatten(1, (kv_heads, -1))
+        out[step.decode.at] = _decode(step, layer, grouped, scaling).flatten(1, 2)
+    for chunk in step.chunks:
+        end = chunk.first + chunk.n
+        k, v = step.cache.read(layer, chunk.pages, chunk.extent, chunk.length)
+        done = prefill(query[0, :, chunk.first : end], k, v, scaling)
+        out[chunk.first : end] = done.transpose(0, 1)
+    return out[None], None
 
 
-def _decode(step: StepInputs, layer: int, span: Span, q: Tensor, scaling: float) -> Tensor:
-    kv_heads, n = q.shape[0], len(span.pages)
-    counted = kv_heads * n if span.samples else 0  # a one-token prompt chunk is not a decode row
-    step.page_units_dense += counted
-    if span.coverage >= 1.0:  # identity path: dense, bit for bit
-        step.page_units_read += counted
-        k, v = step.cache.read(layer, span.pages, span.extent, span.length)
-        out, weights = decode_dense(q, k, v, scaling)
-        if step.observer is not None and span.samples:
-            estimate = _estimate(step.cache, layer, span, q, scaling)
-            step.observer.pages(layer, span, weights, estimate, step.pins)
-        return out
-    mass = _estimate(step.cache, layer, span, q, scaling)
-    step.pages_scored += counted
-    pages, kept = select_pages(mass, span.coverage, step.pins)
-    step.page_units_read += int(kept.sum())
-    tail = span.length - (n - 1) * step.cache.page_tokens
+def _decode(step: StepInputs, layer: int, q: Tensor, scaling: float) -> Tensor:
+    """Attend the one-token rows, ``[B, Hkv, G, D]``."""
+    rows, heads = step.decode, q.shape[1]
+    assert rows is not None
+    pages = rows.table[:, None].expand(-1, heads, -1)
+    kept = rows.n_pages[:, None].expand(-1, heads)
+    step.page_units_dense += heads * rows.units
+    step.page_units_read += heads * rows.units
+    pruned = rows.pruned
+    if pruned is not None and layer >= step.sparse.dense_layers:
+        step.pages_scored += heads * pruned.units
+        chosen, count = choose(step, layer, pruned, q if rows.all_pruned else q[pruned.at], scaling)
+        step.page_units_read += int(count[pruned.counted].sum()) - heads * pruned.units
+        pages, kept = (chosen, count) if rows.all_pruned else rows.merge(pages, kept, chosen, count)
     k_pages, v_pages = step.cache.layer_pages(layer)
-    return decode_pages(q, k_pages, v_pages, span.pages[pages], kept, tail, scaling)
+    wanted = step.mass is not None or step.cache.lag is not None
+    informed = step.mass is not None and step.sparse.measure_information
+    decoded = decode_pages(
+        q,
+        k_pages,
+        v_pages,
+        pages,
+        kept,
+        rows.tails,
+        scaling,
+        masses=wanted,
+        surprisal=step.cache.surprisal if informed else None,
+    )
+    if wanted:
+        _note_masses(step, layer, decoded, pages, kept)
+    if step.observer is not None:
+        _observe(step, step.observer, layer, q, scaling)
+    if step.witness is not None:
+        step.witness.layer(layer, q, pages, kept, scaling, step)
+    return decoded.out
 
 
-def _estimate(cache: PagedCache, layer: int, span: Span, q: Tensor, scaling: float) -> Tensor:
-    mean, var = cache.page_moments(layer, span.pages, span.extent)
-    return estimate_mass(q, mean, var, span.counts, scaling)
+def _note_masses(
+    step: StepInputs, layer: int, decoded: Decoded, pages: Tensor, kept: Tensor
+) -> None:
+    assert decoded.page_mass is not None
+    if step.mass is not None:
+        step.mass.add(pages, decoded.page_mass, decoded.page_surprisal)
+    if step.cache.lag is not None:
+        step.cache.note_mass(layer, pages, kept, decoded.page_mass, step.sparse.lag_rate)
+
+
+def _observe(
+    step: StepInputs, observer: PageObserver, layer: int, q: Tensor, scaling: float
+) -> None:
+    """Show the observer exact weights; a pass of its own, so that watching changes no bit."""
+    rows = step.decode
+    assert rows is not None
+    seen = [
+        lane for lane in range(len(q)) if bool(rows.counted[lane]) and rows.coverage[lane] >= 1.0
+    ]
+    if not seen:
+        return
+    mass = estimate(step, layer, rows, q, scaling)
+    for lane in seen:
+        n = int(rows.n_pages[lane])
+        length = (n - 1) * step.cache.page_tokens + int(rows.tails[lane])
+        k, _ = step.cache.read(layer, rows.table[lane, :n], None, length)
+        weights = (torch.matmul(q[lane], k.mT) * scaling).softmax(-1)
+        observer.pages(rows.request_ids[lane], weights, mass[lane, :, :n], step)
 
 
 def _no_mask(*_: Any, **__: Any) -> None:

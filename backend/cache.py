@@ -6,22 +6,25 @@ token positions in every layer and head. K and V are ``[layers, Hkv, slots, D]``
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import math
 
 import torch
 from torch import Tensor
 
-
-@dataclass(frozen=True, slots=True)
-class Touched:
-    """The pages a step writes into, once each, and how many tokens they then hold."""
-
-    pages: Tensor  # integer [n]
-    counts: Tensor  # float [n]
+from backend.memory import zeros
+from backend.sparse import Scorer
+from kernels.kv_store import native as kv_store
+from kernels.low_bit_keys.naive import KeyCodes, encode
+from kernels.page_stats import Bounds, Moments, PageStats
 
 
 class PagedCache:
-    """KV storage and, per page, mean and variance of its keys, kept up to date token by token."""
+    """KV storage and what is kept per page: statistics of its keys, surprisal of its tokens.
+
+    ``surprisal`` is float32 ``[n_pages, P]``, nats, NaN where none is known; it lives with the page
+    and so survives its reuse by another request. ``lag``, for the lagged scorer alone, is the
+    smoothed mass each page was measured to get, ``[layers, Hkv, n_pages]``, NaN if never.
+    """
 
     def __init__(
         self,
@@ -32,43 +35,53 @@ class PagedCache:
         n_pages: int,
         page_tokens: int,
         dtype: torch.dtype = torch.float32,
+        scorer: Scorer = "mean_std",
     ) -> None:
         """Allocate an empty cache of ``n_pages`` pages of ``page_tokens`` tokens."""
         self.page_tokens = page_tokens
+        self.n_pages = n_pages
         slots = n_pages * page_tokens
-        self.k = torch.zeros(layers, kv_heads, slots, head_dim, dtype=dtype)
-        self.v = torch.zeros_like(self.k)
-        self.k_sum = torch.zeros(layers, kv_heads, n_pages, head_dim, dtype=dtype)
-        self.k_square = torch.zeros_like(self.k_sum)
-        self.k_mean = torch.zeros_like(self.k_sum)
-        self.k_var = torch.zeros_like(self.k_sum)
+        self.k = zeros(layers, kv_heads, slots, head_dim, dtype=dtype)
+        self.v = zeros(layers, kv_heads, slots, head_dim, dtype=dtype)
+        parts = [zeros(layers, kv_heads, n_pages, head_dim, dtype=dtype) for _ in range(2)]
+        kind = Bounds if scorer == "quest" else Moments
+        self.stats: list[PageStats] = [
+            kind(*pair) for pair in zip(*(part.unbind() for part in parts), strict=True)
+        ]
+        self.codes: list[KeyCodes] = []  # of the low-bit scorer, one per layer
+        if scorer == "low_bit":
+            keys = torch.zeros(kv_heads, n_pages, page_tokens, head_dim)
+            self.codes = [encode(keys) for _ in range(layers)]
+        self.surprisal = torch.full((n_pages, page_tokens), math.nan)
+        self.lag: Tensor | None = None
+        if scorer == "lagged":
+            self.lag = torch.full((layers, kv_heads, n_pages), math.nan)
+        by_page = (store.unflatten(2, (-1, page_tokens)).unbind() for store in (self.k, self.v))
+        self._pages = list(zip(*by_page, strict=True))
 
-    def open_pages(self, pages: Tensor) -> None:
-        """Clear pages that are about to receive their first token (integer ``[n]``).
+    def open_pages(self, pages: list[int]) -> None:
+        """Forget what is known of pages about to receive their first token.
 
-        Freed pages keep their last content; a poisoned one must not leak into a masked lane.
+        K, V and statistics stay: nothing reads a slot before it is written, and statistics are
+        taken anew from the slots that were.
         """
-        if not len(pages):
+        if not pages:
             return
-        offsets = torch.arange(self.page_tokens)
-        slots = (pages[:, None] * self.page_tokens + offsets).reshape(-1)
-        self.k[:, :, slots] = 0.0
-        self.v[:, :, slots] = 0.0
-        self.k_sum[:, :, pages] = 0.0
-        self.k_square[:, :, pages] = 0.0
+        self.surprisal[pages] = math.nan
+        if self.lag is not None:
+            self.lag[:, :, pages] = math.nan
 
-    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor, touched: Touched) -> None:
-        """Store keys and values ``[Hkv, N, D]`` at ``slots [N]``; update their pages' moments."""
-        self.k[layer].index_copy_(1, slots, k)
-        self.v[layer].index_copy_(1, slots, v)
-        owner = torch.div(slots, self.page_tokens, rounding_mode="floor")
-        self.k_sum[layer].index_add_(1, owner, k)
-        self.k_square[layer].index_add_(1, owner, k.square())
-        weight = touched.counts.reciprocal()[:, None]
-        mean = self.k_sum[layer].index_select(1, touched.pages) * weight
-        square = self.k_square[layer].index_select(1, touched.pages) * weight
-        self.k_mean[layer].index_copy_(1, touched.pages, mean)
-        self.k_var[layer].index_copy_(1, touched.pages, square - mean.square())
+    def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
+        """Store keys and values ``[Hkv, N, D]`` at ``slots [N]`` and update page statistics."""
+        k_pages, v_pages = self._pages[layer]
+        kv_store.store(k, v, slots, k_pages, v_pages, self.stats[layer])
+        if self.codes:
+            for kept, now in zip(self.codes[layer], encode(k), strict=True):
+                kept.flatten(1, 2)[:, slots] = now
+
+    def store_surprisal(self, slots: Tensor, values: Tensor) -> None:
+        """Keep the surprisal, nats ``[N]``, of the tokens at ``slots [N]``; NaN for unknown."""
+        self.surprisal.view(-1)[slots] = values.to(self.surprisal.dtype)
 
     def read(
         self, layer: int, pages: Tensor, extent: int | None, length: int
@@ -79,17 +92,19 @@ class PagedCache:
             return self.k[layer, :, first : first + length], self.v[
                 layer, :, first : first + length
             ]
-        k, v = (store.index_select(1, pages).flatten(1, 2) for store in self.layer_pages(layer))
+        k, v = (store.index_select(1, pages).flatten(1, 2) for store in self._pages[layer])
         return k[:, :length], v[:, :length]
 
     def layer_pages(self, layer: int) -> tuple[Tensor, Tensor]:
         """Return views of a layer's K and V by page, ``[Hkv, n_pages, page_tokens, D]``."""
-        k, v = (store[layer].unflatten(1, (-1, self.page_tokens)) for store in (self.k, self.v))
-        return k, v
+        return self._pages[layer]
 
-    def page_moments(self, layer: int, pages: Tensor, extent: int | None) -> tuple[Tensor, Tensor]:
-        """Return mean and variance of the keys of ``pages``, ``[Hkv, n, D]`` each."""
-        if extent is not None:
-            last = extent + len(pages)
-            return self.k_mean[layer, :, extent:last], self.k_var[layer, :, extent:last]
-        return self.k_mean[layer].index_select(1, pages), self.k_var[layer].index_select(1, pages)
+    def note_mass(self, layer: int, pages: Tensor, kept: Tensor, mass: Tensor, rate: float) -> None:
+        """Move the lagged mass of the pages that were read, ``[B, Hkv, m]``, towards ``mass``."""
+        assert self.lag is not None
+        lane, head, entry = torch.nonzero(
+            torch.arange(pages.shape[2]) < kept[..., None], as_tuple=True
+        )
+        page, lag = pages[lane, head, entry].long(), self.lag[layer]
+        old, new = lag[head, page], mass[lane, head, entry]
+        lag[head, page] = torch.where(old.isnan(), new, old + rate * (new - old))

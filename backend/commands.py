@@ -5,6 +5,8 @@ from __future__ import annotations
 import datetime
 import shlex
 import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated, Any
@@ -28,55 +30,87 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 def generate(
     prompt: Annotated[list[str], typer.Argument(help="One or more user turns.")],
     preset: Annotated[str, typer.Option(help="Control preset.")] = "full",
-    max_tokens: Annotated[int, typer.Option(min=1)] = 128,
+    max_tokens: Annotated[int, typer.Option(help="Tokens of one reply at most.")] = 128,
     temperature: Annotated[float, typer.Option(help="User's T; 0 is greedy.")] = 0.8,
     target_nats: Annotated[float, typer.Option(help="Entropy set-point H*.")] = 1.0,
     one_sided: Annotated[bool, typer.Option(help="Never raise T above the user's.")] = False,
-    shadow: Annotated[bool, typer.Option(help="Log the preset's T, apply baseline.")] = False,
+    min_coverage: Annotated[float, typer.Option(help="Keep this attention mass; 1 is dense.")] = 0,
+    stop: Annotated[list[str] | None, typer.Option(help="Text to stop before; repeatable.")] = None,
+    stop_token_id: Annotated[list[int] | None, typer.Option(help="Token to stop at.")] = None,
+    ignore_stop: Annotated[bool, typer.Option(help="Go on past the model's stop tokens.")] = False,
+    stream: Annotated[bool, typer.Option(help="Print the text as it comes.")] = False,
+    shadow: Annotated[bool, typer.Option(help="Log the preset's commands, apply none.")] = False,
     top_k: Annotated[int | None, typer.Option(help="Draw from the k likeliest tokens.")] = None,
     top_p: Annotated[float | None, typer.Option(help="Draw from the top mass p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Cut below this share of the top p.")] = None,
     top_n_sigma: Annotated[float | None, typer.Option(help="Cut below n deviations.")] = None,
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages in the pool.")] = None,
+    page_budget: Annotated[int | None, typer.Option(help="KV pages a request may keep.")] = None,
+    prefix_cache: Annotated[bool, typer.Option(help="Share pages of equal beginnings.")] = True,
     model: Model = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Generate text on the live model under a preset."""
-    from backend.live import generate_texts
-    from controllers.core import describe
+    from backend.params import SamplingParams
+    from controllers.core import describe, require
     from controllers.presets import get_preset
 
+    require(not (stream and json), "stream and json exclude each other", stream=True, json=True)
     stages = cuts(top_k=top_k, top_p=top_p, min_p=min_p, top_n_sigma=top_n_sigma)
-    chosen = replace(get_preset(preset), stages=stages)
-    with progress("generating") as update:
-        rows, metrics = generate_texts(
-            prompt,
-            chosen,
-            model=model,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            target_nats=target_nats,
-            one_sided=one_sided,
-            seed=seed,
-            shadow=shadow,
-            n_pages=pages,
-            progress=update,
-        )
+    chosen = replace(get_preset(preset), stages=stages, kv_budget_pages=page_budget)
+    params = SamplingParams(
+        temperature=temperature,
+        max_tokens=max_tokens,
+        seed=seed,
+        stop=tuple(stop or ()),
+        stop_token_ids=tuple(stop_token_id or ()),
+        ignore_stop=ignore_stop,
+        target_nats=target_nats,
+        one_sided=one_sided,
+        min_coverage=min_coverage,
+    )
+    from backend.live import GenerateOptions, generate_texts  # slow: bad input was refused above
+
+    options = GenerateOptions(shadow=shadow, pages=pages, prefix_caching=prefix_cache)
+    asked = (prompt, chosen, params)
+    if stream:
+        with served():
+            rows, metrics = generate_texts(*asked, model=model, options=options, show=show)
+    else:
+        with served(), progress("generating") as update:
+            rows, metrics = generate_texts(*asked, model=model, options=options, progress=update)
     if json:
-        config = {"preset": preset, "max_tokens": max_tokens, "temperature": temperature}
-        config |= {"target_nats": target_nats, "one_sided": one_sided, "model": model}
-        config |= {"shadow": shadow, "pages": pages, "stages": [describe(s) for s in stages]}
+        config = {"preset": preset, "model": model, **asdict(params), **asdict(options)}
+        config |= {"page_budget": page_budget, "stages": [describe(each) for each in stages]}
         emit_json("generate", seed=seed, config=config, rows=rows, metrics=metrics)
     else:
         for row in rows:
-            sys.stdout.write(f"{row['text']}\n")
-            note(_summary(row))
+            sys.stdout.write("" if stream else f"{row['text']}\n")
+            note(summary(row))
     failed = [row for row in rows if row["finish_reason"] not in ("stop", "length")]
     for row in failed:
         note(f"error: request {row['request_id']} failed: {row['finish_reason']}")
     if failed:
         raise typer.Exit(FAILED)
+
+
+@contextmanager
+def served() -> Iterator[None]:
+    """Turn an error of the running engine into one line on stderr and exit code 1."""
+    from backend.errors import ServingError
+
+    try:
+        yield
+    except ServingError as error:
+        note(f"error: {error}")
+        raise typer.Exit(FAILED) from None
+
+
+def show(text: str) -> None:
+    """Write a piece of a reply to stdout, at once."""
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def cuts(
@@ -176,7 +210,8 @@ def profile(
     emit_json("profile", seed=seed, config={"repeats": repeats}, profile=asdict(measured))
 
 
-def _summary(row: dict[str, Any]) -> str:
+def summary(row: Mapping[str, Any]) -> str:
+    """Return one line about a reply: how it ended, its length, mean H, T and coverage."""
     means = (
         f"mean H {row['entropy_nats']:.2f} nats, mean T {row['temperature_mean']:.2f}, "
         f"mean coverage {row['coverage']:.3f}"
@@ -185,6 +220,10 @@ def _summary(row: dict[str, Any]) -> str:
     )
     if "shadow_temperature_mean" in row:
         means += f", shadow mean T {row['shadow_temperature_mean']:.2f}"
+    if "shadow_coverage_mean" in row:
+        means += f", shadow mean coverage {row['shadow_coverage_mean']:.3f}"
+    if row["prefix_hit_tokens"]:
+        means += f", {row['prefix_hit_tokens']} of {row['prompt_tokens']} prompt tokens cached"
     return f"[{row['finish_reason']}, {row['tokens']} tokens, {means}]"
 
 

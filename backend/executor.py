@@ -2,30 +2,32 @@
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import torch
 from torch import Tensor
 
-from backend.attention import PageObserver
+from backend.attention import PageObserver, StepInputs
 from backend.cache import PagedCache
-from backend.cuts import Cuts
+from backend.eviction import PageScores
 from backend.models import LoadedModel
-from backend.sampler import sample, uniforms
-from backend.sensors import entropy_varentropy, healthy_rows, surprisal_at_one
+from backend.sampling import Sampled, Sampling
+from backend.sparse import SparseAttention
 from backend.steps import forward, prepare
+from backend.stops import Reply
+from backend.stopwatch import Silent, Stopwatch
+from backend.surprisal import Head, PromptScore, TokenSurprisal
 from controllers.certificates import require_target
-from controllers.compose import Shadow
 from controllers.core import TokenSignal
 from controllers.presets import Preset
 from controllers.serving.lane_table import LaneTable
 from controllers.serving.limits import EngineLimits
 from controllers.serving.messages import Plan, Result, Row
 from controllers.serving.request import Request
+from kernels.native.library import warm
 from kernels.page_select.naive import Pins
 
 
@@ -35,22 +37,12 @@ class Live:
 
     request: Request
     tokens: list[int]  # prompt, then generated
+    reply: Reply | None = None  # its text and where it ends; None: the model's stop tokens end it
 
     @property
     def generated(self) -> int:
         """Tokens sampled so far."""
         return len(self.tokens) - self.request.prompt_tokens
-
-
-@dataclass(frozen=True, slots=True)
-class Sampled:
-    """Device-side numbers of one step's sampled rows, each ``[S]``."""
-
-    tokens: Tensor
-    healthy: Tensor
-    command: Tensor
-    h_applied: Tensor
-    surprisal: Tensor
 
 
 class Recorder(Protocol):
@@ -80,27 +72,50 @@ class LiveExecutor:
     limits: EngineLimits
     t_cal: float = 1.0
     pins: Pins = field(default_factory=Pins)
+    sparse: SparseAttention = field(default_factory=SparseAttention)
     recorder: Recorder | None = None
     ignore_stop: bool = False  # go on past stop tokens, for runs of fixed length
+    score_prompts: bool = False  # also take the surprisal of each prompt token
+    stopwatch: Stopwatch = field(default_factory=Silent)
     cache: PagedCache = field(init=False)
-    lanes: LaneTable = field(init=False)
-    cuts: Cuts = field(init=False)
+    sampling: Sampling = field(init=False)
+    surprisal: TokenSurprisal = field(init=False)
     live: dict[int, Live] = field(init=False, default_factory=dict)
+    scores: PageScores | None = field(init=False, default=None)  # where the preset evicts
+    _head: Head | None = field(init=False)
 
     def __post_init__(self) -> None:
         """Allocate the KV cache that the limits ask for."""
+        if self.preset.kv_budget_pages is not None:
+            informed = self.sparse.measure_information
+            self.scores = PageScores(self.limits.n_pages, informed=informed)
+            self.sparse = replace(self.sparse, measure_masses=True)
         self.cache = PagedCache(
             layers=self.loaded.layers,
             kv_heads=self.loaded.kv_heads,
             head_dim=self.loaded.head_dim,
             n_pages=self.limits.n_pages,
             page_tokens=self.limits.page_tokens,
+            scorer=self.sparse.scorer,
         )
-        self.lanes = LaneTable(self.preset.temperature, torch.zeros(1))
-        self.cuts = Cuts(self.preset.stages)
+        group = self.loaded.heads // self.loaded.kv_heads
+        warm(group=group, dim=self.loaded.head_dim, page_tokens=self.limits.page_tokens)
+        self.sampling = Sampling(self.preset, t_cal=self.t_cal, stopwatch=self.stopwatch)
+        self.surprisal = TokenSurprisal(self.cache)
+        self._head = Head(self.loaded.model) if self.score_prompts else None
 
-    def add(self, request: Request, prompt: Sequence[int]) -> None:
-        """Register a request's prompt ids; before the loop plans it."""
+    def add(self, request: Request, prompt: Sequence[int], *, reply: Reply | None = None) -> None:
+        """Register a request's prompt ids; before the loop plans it.
+
+        With ``reply`` that alone decides which token ends the request.
+        """
+        self.check(request, prompt)
+        self.sampling.add(request)  # first, for it refuses an id that is in use
+        self.surprisal.add(request)
+        self.live[request.request_id] = Live(request, list(prompt), reply)
+
+    def check(self, request: Request, prompt: Sequence[int]) -> None:
+        """Raise ``ValueError`` for a request this model cannot serve; changes nothing."""
         if len(prompt) != request.prompt_tokens:
             raise ValueError(
                 f"prompt_tokens must be the prompt's length {len(prompt)}; "
@@ -111,13 +126,19 @@ class LiveExecutor:
         strange = [token for token in prompt if not 0 <= token < vocabulary]
         if strange:
             raise ValueError(f"prompt tokens must lie in [0, {vocabulary}); got {strange[0]}")
-        self.lanes.add(request)  # first, for it refuses an id that is in use
-        self.cuts.add(request)
-        self.live[request.request_id] = Live(request, list(prompt))
 
     def disable(self, request_id: int) -> None:
         """Return a request to its own temperature from the next step on."""
-        self.lanes.disable(request_id)
+        self.sampling.disable(request_id)
+
+    @property
+    def lanes(self) -> LaneTable:
+        """The temperature law's lanes, one per request held."""
+        return self.sampling.lanes
+
+    def prompt_score(self, request_id: int) -> PromptScore:
+        """Return the summed surprisal of the prompt tokens scored so far, and their number."""
+        return self.surprisal.prompt(request_id)
 
     def generated(self, request_id: int) -> list[int]:
         """Return the tokens generated so far for a request that is still held."""
@@ -127,8 +148,8 @@ class LiveExecutor:
     def release(self, request_id: int) -> None:
         """Forget a finished request and its law state."""
         self.live.pop(request_id, None)
-        self.lanes.release(request_id)
-        self.cuts.release(request_id)
+        self.sampling.release(request_id)
+        self.surprisal.release(request_id)
 
     @torch.no_grad()
     def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
@@ -137,16 +158,21 @@ class LiveExecutor:
         if self.recorder is not None:
             self.recorder.before(self, plan.rows, pages)
         observer = None if self.recorder is None else self.recorder.page_observer
-        step = prepare(plan.rows, pages, self.cache, self.pins, observer=observer)
-        logits = forward(self.loaded.model, self.tokens_of(plan.rows), plan.rows, step)
+        step = prepare(
+            plan.rows, pages, self.cache, self.pins, sparse=self.sparse, observer=observer
+        )
+        logits = self._forward(plan.rows, pages, step)
+        evicted = self._evict(plan.rows, pages, step)
         held = [self.live[row.request_id] for row in plan.rows if row.samples]
-        signals, shadow, drawn = self._sample(held, logits)
+        drawn = self.sampling.step(
+            [live.request for live in held], [live.generated for live in held], logits
+        )
         tokens = self._accept(held, drawn)
         result = Result(
             step=plan.step,
             tokens=tokens,
             finished=self._finished(held, tokens),
-            signals=TokenSignal(*(leaf.numpy() for leaf in signals)),
+            signals=TokenSignal(*(leaf.numpy() for leaf in drawn.signal)),
             commands=drawn.command.numpy(),
             h_applied=drawn.h_applied.numpy(),
             surprisal=drawn.surprisal.numpy(),
@@ -154,7 +180,8 @@ class LiveExecutor:
             page_units_dense=step.page_units_dense,
             pages_scored=step.pages_scored,
             duration_ns=max(1, time.perf_counter_ns() - started),
-            shadow=None if shadow is None else shadow.numpy(),
+            shadow=None if drawn.shadow is None else drawn.shadow.numpy(),
+            evicted=evicted,
         )
         if self.recorder is not None:
             self.recorder.after(self, plan.rows, logits, result)
@@ -167,35 +194,42 @@ class LiveExecutor:
             ids.extend(self.live[row.request_id].tokens[row.start : row.start + row.n_tokens])
         return ids
 
-    def _sample(
-        self, held: list[Live], logits: Tensor
-    ) -> tuple[TokenSignal, Tensor | None, Sampled]:
-        law, slots = self.preset.temperature, self.lanes.slots(_ids(held))
-        healthy = healthy_rows(logits)
-        logits = torch.where(healthy[:, None], logits, 0.0)  # a failed row is measured as uniform
-        state, last = self.lanes.read(slots)
-        position = torch.tensor([float(live.generated) for live in held])
-        signal = self._measure(last._replace(position=position), law.x_in(state), logits)
-        state, command = law.update(state, signal)
-        greedy = torch.tensor([live.request.greedy for live in held], dtype=torch.bool)
-        noise = uniforms([live.request.seed for live in held], [live.generated for live in held])
-        row, x = self.cuts.row(_ids(held), logits, signal, command)
-        tokens = sample(row, x, greedy, noise)
-        self.cuts.keep(torch.where(healthy, tokens, -1))
-        surprisal = surprisal_at_one(logits, tokens)
-        self.lanes.write_state(slots, state)
-        self.lanes.write_surprisal(slots, surprisal)
-        shadow = law.shadow_command(state) if isinstance(law, Shadow) else None
-        h_applied, _ = entropy_varentropy(logits, command)
-        return signal, shadow, Sampled(tokens, healthy, command, h_applied, surprisal)
+    def _forward(
+        self, rows: Sequence[Row], pages: Mapping[int, list[int]], step: StepInputs
+    ) -> Tensor:
+        """Return the logits of the sampled rows; score prompt tokens on the way if asked."""
+        model, tokens = self.loaded.model, self.tokens_of(rows)
+        with self.stopwatch.part("token surprisal"):
+            self.surprisal.adopt(rows, pages)
+            self.surprisal.store(rows, step.slots)  # before the pass, whose attention may weigh it
+        if self._head is None:
+            with self.stopwatch.part("forward"):
+                return forward(model, tokens, rows, step)
+        with self.stopwatch.part("forward"), self._head.listening():
+            logits = forward(model, tokens, rows, step)
+        with self.stopwatch.part("prompt scores"):
+            self._head.check(rows, logits)
+            held = [self.live[row.request_id].tokens for row in rows]
+            self.surprisal.score(rows, held, self._head)
+            self.surprisal.store(rows, step.slots)
+        return logits
 
-    def _measure(self, signal: TokenSignal, x_in: Tensor, logits: Tensor) -> TokenSignal:
-        h_cal, v_cal = entropy_varentropy(logits, torch.full_like(x_in, math.log(self.t_cal)))
-        h_in, v_in = entropy_varentropy(logits, x_in)
-        return signal._replace(h_cal=h_cal, v_cal=v_cal, h_in=h_in, v_in=v_in)
+    def _evict(
+        self, rows: Sequence[Row], pages: Mapping[int, list[int]], step: StepInputs
+    ) -> dict[int, tuple[int, ...]]:
+        """Learn the step's page masses and choose what the loop wants given up."""
+        if self.scores is None or step.mass is None:
+            return {}
+        with self.stopwatch.part("eviction"):
+            self.scores.open_pages(rows, pages, self.limits.page_tokens)
+            self.scores.observe(rows, pages, step.mass)
+            return self.scores.evict(rows, pages)
 
     def _accept(self, held: list[Live], drawn: Sampled) -> tuple[int, ...]:
-        tokens = torch.where(drawn.healthy, drawn.tokens, -1).tolist()
+        tokens = drawn.tokens.tolist()
+        positions = [len(live.tokens) for live in held]
+        with self.stopwatch.part("token surprisal"):
+            self.surprisal.sampled(_ids(held), positions, drawn.surprisal)
         for live, token in zip(held, tokens, strict=True):
             if token >= 0:
                 live.tokens.append(token)
@@ -206,9 +240,14 @@ class LiveExecutor:
         for live, token in zip(held, tokens, strict=True):
             if token < 0:
                 reasons[live.request.request_id] = "nonfinite_logits"
-            elif token in self.loaded.stop_ids and not self.ignore_stop:
+            elif self._ends(live, token):
                 reasons[live.request.request_id] = "stop"
         return reasons
+
+    def _ends(self, live: Live, token: int) -> bool:
+        if live.reply is not None:
+            return live.reply.push(token)
+        return token in self.loaded.stop_ids and not self.ignore_stop
 
 
 def _ids(held: list[Live]) -> tuple[int, ...]:

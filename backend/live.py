@@ -4,129 +4,111 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from backend.engine import Engine, Submission
 from backend.executor import LiveExecutor
-from backend.models import load
+from backend.llm import LLM, Progress
+from backend.models import LoadedModel, load
+from backend.params import Output, SamplingParams
 from backend.profile import FEATURES, fit, grid, measure
 from backend.recorder import WhatIf
 from backend.recording import RecordingPlan, record
-from backend.setup import (
-    PAGE_TOKENS,
-    default_limits,
-    default_step_law,
-    make_request,
-    page_unit_bytes,
-)
-from controllers.presets import Preset, get_preset, shadowed
-from controllers.serving.messages import Plan, Result
-from controllers.serving.metrics import Metric, summarise
+from backend.setup import PAGE_TOKENS, default_limits, default_step_law, page_unit_bytes
+from backend.stream import Stream
+from controllers.presets import Preset, get_preset
+from controllers.serving.metrics import Metric
 from controllers.steplaw import StepLaw
 from kernels.page_select.naive import Pins
 from traces.profile import Profile
 from traces.prompts import Prompt
 
-Progress = Callable[[int, int], None]
 MAX_SEQS = 16  # sequences at once in ``generate``
 PROFILE_POOL_TOKENS = 65536  # largest decode batch x context that is timed, 3 GB for SmolLM2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateOptions:
+    """What ``generate`` asks of the engine, besides each request's parameters."""
+
+    shadow: bool = False  # apply ``baseline``, tell what the preset would have done
+    pages: int | None = None  # KV pages in the pool; None: enough that nobody waits
+    prefix_caching: bool = True
 
 
 def generate_texts(
     texts: list[str],
     preset: Preset,
+    params: SamplingParams,
     *,
     model: str | None,
-    max_tokens: int,
-    temperature: float,
-    target_nats: float,
-    one_sided: bool,
-    seed: int,
-    shadow: bool = False,
-    n_pages: int | None = None,
+    options: GenerateOptions,
     progress: Progress | None = None,
+    show: Callable[[str], None] | None = None,
 ) -> tuple[list[dict[str, object]], dict[str, Metric]]:
-    """Generate one reply per text; return a row per request and the run's metrics.
+    """Reply to each text, a chat turn; return a row per request and the run's metrics.
 
-    With ``shadow`` the requests run under ``baseline`` and the rows also say what mean temperature
-    ``preset`` would have set. ``n_pages`` bounds the KV pool.
+    The i-th request's seed is ``params.seed + i``. ``show`` gets the text of the replies as it
+    comes, one reply after the other.
     """
     loaded = load(model)
-    submissions = []
-    for index, text in enumerate(texts):
-        request, ids = make_request(
-            loaded,
-            index,
-            text,
-            max_tokens=max_tokens,
-            temperature=temperature,
-            target_nats=target_nats,
-            seed=seed + index,
-            one_sided=one_sided,
-        )
-        submissions.append(Submission(request=request, prompt=ids))
-    lengths = [min(len(s.prompt) + max_tokens, loaded.max_context) for s in submissions]
-    most = sum(sorted(lengths)[-MAX_SEQS:]) + MAX_SEQS * PAGE_TOKENS  # nobody waits for pages
-    limits = default_limits(loaded, max_seqs=MAX_SEQS, token_budget=512, pool_tokens=most)
+    prompts = [loaded.encode_chat(text) for text in texts]
+    with LLM(
+        loaded,
+        preset,
+        max_seqs=MAX_SEQS,
+        pool_tokens=_pool_tokens(loaded, prompts, params.max_tokens, options.pages),
+        prefix_caching=options.prefix_caching,
+        shadow=options.shadow,
+        history=None,
+        step_law=default_step_law(),
+    ) as llm:
+        if show is None:
+            outputs = llm.generate(prompts, params, progress=progress)
+        else:
+            outputs = [
+                _shown(llm.stream(prompt, replace(params, seed=params.seed + index)), show)
+                for index, prompt in enumerate(prompts)
+            ]
+        return [_row(output) for output in outputs], llm.metrics()
+
+
+def _pool_tokens(
+    loaded: LoadedModel, prompts: list[list[int]], max_tokens: int, n_pages: int | None
+) -> int:
     if n_pages is not None:
-        limits = replace(limits, n_pages=n_pages)
-    engine = Engine(loaded, shadowed(preset) if shadow else preset, limits, default_step_law())
-    watch = _Watch(engine, max_tokens * len(texts), progress)
-    engine.on_step = watch.on_step
-    generations = engine.run(submissions)
-    rows = [
-        _row(engine, generation.request.request_id, loaded.tokenizer, generation.tokens)
-        | {"finish_reason": generation.reason}
-        | watch.shadow_of(generation.request.request_id)
-        for generation in generations
-    ]
-    metrics = summarise(
-        engine.ledger,
-        step_law=engine.step_law,
-        bytes_per_page_unit=page_unit_bytes(loaded, limits.page_tokens),
-    )
-    return rows, metrics
+        return n_pages * PAGE_TOKENS
+    lengths = [min(len(ids) + max_tokens, loaded.max_context) for ids in prompts]
+    pages = [-(-length // PAGE_TOKENS) for length in lengths]
+    return PAGE_TOKENS * max(1, sum(sorted(pages)[-MAX_SEQS:]))
 
 
-class _Watch:
-    """Follows a run: draws its progress, and keeps the commands of a shadowed law."""
-
-    def __init__(self, engine: Engine, total: int, progress: Progress | None) -> None:
-        self._engine, self._total, self._progress = engine, total, progress
-        self._shadow: dict[int, list[float]] = {}
-
-    def on_step(self, plan: Plan, result: Result) -> None:
-        if self._progress is not None:
-            self._progress(len(self._engine.ledger.tokens), self._total)
-        if result.shadow is not None:
-            for request_id, x in zip(plan.sampled, result.shadow.tolist(), strict=True):
-                self._shadow.setdefault(request_id, []).append(x)
-
-    def shadow_of(self, request_id: int) -> dict[str, object]:
-        """Return the mean temperature the shadowed law would have set, if there is one."""
-        commands = self._shadow.get(request_id)
-        return (
-            {} if commands is None else {"shadow_temperature_mean": float(np.exp(commands).mean())}
-        )
+def _shown(stream: Stream, show: Callable[[str], None]) -> Output:
+    with stream:
+        for delta in stream:
+            show(delta.text)
+    show("\n")
+    assert stream.output is not None, "a stream that ended without an error has an output"
+    return stream.output
 
 
-def _row(engine: Engine, request_id: int, tokenizer, tokens: tuple[int, ...]) -> dict[str, object]:
-    columns = engine.ledger.tokens
-    mine = columns["request_id"] == request_id
-    mean = {
-        name: float(values[mine].mean()) if mine.any() else None
-        for name, values in (
-            ("entropy_nats", columns["h_applied"]),
-            ("temperature_mean", np.exp(columns["command"], dtype=np.float64)),
-            ("coverage", columns["coverage"]),
-            ("nll_nats", columns["surprisal"]),
-        )
+def _row(output: Output) -> dict[str, object]:
+    metrics = asdict(output.metrics)
+    metrics["temperature_mean"] = metrics.pop("temperature")
+    shadow = {name: metrics.pop(f"shadow_{name}") for name in ("temperature", "coverage")}
+    told = {f"shadow_{name}_mean": value for name, value in shadow.items() if value is not None}
+    return {
+        "request_id": output.request_id,
+        "text": output.text,
+        "prompt_tokens": output.prompt_tokens,
+        "tokens": len(output.token_ids),
+        "finish_reason": output.finish_reason,
+        "stop_reason": output.stop_reason,
+        **metrics,
+        **told,
     }
-    text = tokenizer.decode(tokens, skip_special_tokens=True)
-    return {"request_id": request_id, "text": text, "tokens": len(tokens), **mean}
 
 
 def record_trace(

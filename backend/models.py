@@ -17,11 +17,19 @@ import subprocess
 import sys
 import tempfile
 import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
+
+from backend.errors import UnsupportedModel
+from backend.linear import prepare_for_cpu
+
+if TYPE_CHECKING:
+    from backend.architecture import Architecture
 
 log = logging.getLogger(__name__)
 
@@ -144,10 +152,7 @@ def _convert(gguf: Path, target: Path) -> None:
 
 def weights_digest(folder: Path) -> str:
     """Return one SHA-256 over a folder's weight files, checked against provenance if there."""
-    files = sorted(folder.glob("*.safetensors"))
-    if not files:
-        raise ModelError(f"model {folder}: no *.safetensors file")
-    hashes = {path.name: sha256_file(path) for path in files}
+    hashes = {path.name: sha256_file(path) for path in _weight_files(folder)}
     record = folder / PROVENANCE
     if record.is_file():
         for name, expected in _recorded_hashes(record).items():
@@ -160,6 +165,13 @@ def weights_digest(folder: Path) -> str:
     if len(hashes) == 1:
         return next(iter(hashes.values()))
     return hashlib.sha256(json.dumps(hashes, sort_keys=True).encode()).hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        raise ModelError(f"model {folder}: no *.safetensors file")
+    return files
 
 
 def _recorded_hashes(record: Path) -> dict[str, str]:
@@ -175,27 +187,50 @@ def _recorded_hashes(record: Path) -> dict[str, str]:
 def load(
     model: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
 ) -> LoadedModel:
-    """Load the default model, a folder, or a hub id, with our attention; raise ``ModelError``."""
-    from safetensors import SafetensorError
-    from transformers import AutoModelForCausalLM, AutoTokenizer
+    """Load the default model, a folder, or a hub id, with our attention.
+
+    Raises:
+        ModelError: it is missing or damaged.
+        UnsupportedModel: our attention cannot serve it exactly; found from its config alone.
+    """
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer
     from transformers.utils import logging as transformers_logging
 
+    from backend.architecture import inspect_config
     from backend.attention import ATTENTION
 
     transformers_logging.disable_progress_bar()
     place = str(fetch_default()) if model is None else model
-    if (
-        model is not None
-        and not Path(model).is_dir()
-        and (model.startswith((".", "/")) or model.count("/") != 1)
-    ):
+    name = model or DEFAULT_NAME
+    local = Path(place).is_dir()
+    if not local and (place.startswith((".", "/")) or place.count("/") != 1):
         raise ModelError(f"model {model!r}: neither a folder nor a hub id like owner/name")
-    digest = weights_digest(Path(place)) if Path(place).is_dir() else "hub"
-    try:
+    files = _weight_files(Path(place)) if local else []
+    with _named(name):
+        config = AutoConfig.from_pretrained(place)
+        shape = inspect_config(config)  # before a weight is read
+    digest = weights_digest(Path(place)) if files else "hub"
+    with _named(name):
         network: Any = AutoModelForCausalLM.from_pretrained(
-            place, dtype=dtype, attn_implementation=ATTENTION
+            place, config=config, dtype=dtype, attn_implementation=ATTENTION
         )
         tokenizer = AutoTokenizer.from_pretrained(place)
+    network = network.eval()
+    network.to(device)
+    if device == "cpu":
+        prepare_for_cpu(network)
+    return _describe(network, tokenizer, shape, name, digest)
+
+
+@contextmanager
+def _named(name: str) -> Iterator[None]:
+    """Put the model's name before what goes wrong with its files, in one line."""
+    from safetensors import SafetensorError
+
+    try:
+        yield
+    except UnsupportedModel as error:
+        raise UnsupportedModel(f"model {name}: {error}") from None
     except (
         OSError,
         ValueError,
@@ -205,38 +240,30 @@ def load(
         RuntimeError,
         SafetensorError,
     ) as error:  # damaged files raise any of these
-        raise ModelError(f"model {model or DEFAULT_NAME}: {_first_line(error)}") from None
-    network = network.eval()
-    network.to(device)
-    return _describe(network, tokenizer, model or DEFAULT_NAME, digest)
+        raise ModelError(f"model {name}: {_first_line(error)}") from None
 
 
-def _describe(network: Any, tokenizer: Any, name: str, digest: str) -> LoadedModel:
+def _describe(
+    network: Any, tokenizer: Any, shape: Architecture, name: str, digest: str
+) -> LoadedModel:
     config = network.config.get_text_config()
     stops = network.generation_config.eos_token_id
     stops = [] if stops is None else ([stops] if isinstance(stops, int) else list(stops))
     if tokenizer.eos_token_id is not None:
         stops.append(tokenizer.eos_token_id)
-    heads = config.num_attention_heads
     return LoadedModel(
         model=network,
         tokenizer=tokenizer,
         name=Path(name).name,
         weights_sha256=digest,
-        max_context=_max_context(config),
-        layers=config.num_hidden_layers,
-        heads=heads,
-        kv_heads=getattr(config, "num_key_value_heads", None) or heads,
-        head_dim=getattr(config, "head_dim", None) or config.hidden_size // heads,
+        max_context=shape.max_context,
+        layers=shape.layers,
+        heads=shape.heads,
+        kv_heads=shape.kv_heads,
+        head_dim=shape.head_dim,
         vocabulary=config.vocab_size,
         stop_ids=frozenset(stops),
     )
-
-
-def _max_context(config: Any) -> int:
-    """Return the tokens a request may have: up to its window, a sliding one sees everything."""
-    window = getattr(config, "sliding_window", None)
-    return min(config.max_position_embeddings, window or config.max_position_embeddings)
 
 
 def _first_line(error: Exception) -> str:

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from backend.attention import Span
+from backend.attention import StepInputs
 from kernels.page_select.naive import Pins, pages_to_keep, rank_pages
 from traces.schema import COVERAGES, SCORERS, C, S
 
@@ -44,14 +44,13 @@ class PageCurveObserver:
         self._estimate: dict[int, list[Tensor]] = {}
         self._pins = Pins()
 
-    def pages(self, layer: int, span: Span, weights: Tensor, estimate: Tensor, pins: Pins) -> None:
+    def pages(self, request_id: int, weights: Tensor, estimate: Tensor, step: StepInputs) -> None:
         """Add one layer of one row: exact weights ``[Hkv, G, L]``, estimated mass ``[Hkv, n]``."""
-        del layer
-        n, size = len(span.pages), int(span.counts[0])
-        padded = F.pad(weights.mean(1), (0, n * size - span.length))
-        self._exact.setdefault(span.request_id, []).append(padded.unflatten(1, (n, -1)).sum(-1))
-        self._estimate.setdefault(span.request_id, []).append(estimate)
-        self._pins = pins
+        n, size = estimate.shape[1], step.cache.page_tokens
+        padded = F.pad(weights.mean(1), (0, n * size - weights.shape[2]))
+        self._exact.setdefault(request_id, []).append(padded.unflatten(1, (n, size)).sum(-1))
+        self._estimate.setdefault(request_id, []).append(estimate)
+        self._pins = step.pins
 
     def take(self, request_id: int) -> PageCurves:
         """Return and forget a row's curves; a row not seen in decode kept everything."""
@@ -76,8 +75,10 @@ def _reduce(
         mass: the scorer's page mass ``[heads, n]`` over all layers; exact: true mass, alike.
     """
     n = mass.shape[1]
-    order = rank_pages(mass, pins)
-    kept = pages_to_keep(mass.gather(1, order), _COVERAGES, pins)  # [heads, C]
+    count = torch.tensor([n])
+    order = rank_pages(mass[None], count, pins)[0]
+    ordered = mass.gather(1, order)
+    kept = pages_to_keep(ordered[None], count, _COVERAGES[None], pins)[0]  # [heads, C]
     reached = exact.gather(1, order).cumsum(1).gather(1, kept - 1)
     share = kept.float() / n
     rank = order.argsort(1)

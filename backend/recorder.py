@@ -12,7 +12,7 @@ from torch import Tensor
 
 from backend.attention import PageObserver
 from backend.pagecurves import PageCurveObserver
-from backend.sensors import entropy_varentropy
+from backend.sensors import row_stats
 from backend.whatif import compare, pruned_logits
 from controllers.serving.messages import Result, Row
 from traces.schema import TOKENS, X_NODES, C, P
@@ -109,6 +109,5 @@ class TraceRecorder:
 
 def measure_nodes(logits: Tensor) -> tuple[np.ndarray, np.ndarray]:
     """Return H and V of logit rows ``[S, n]`` at the trace's nodes, float32 ``[S, N]`` each."""
-    pairs = [entropy_varentropy(logits, torch.full((len(logits),), float(x))) for x in X_NODES]
-    h, v = (torch.stack(part, dim=1).numpy() for part in zip(*pairs, strict=True))
-    return h, v
+    stats = row_stats(logits, torch.tensor(X_NODES).float().expand(len(logits), -1))
+    return stats.h.numpy(), stats.v.numpy()

@@ -5,44 +5,18 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-_FAR = -100.0  # exp(-100) is 0 in float32 sums; keeps -inf logits out of 0 * inf
-_STEEP = 1e30  # 1/T beyond which a logit times it, or its inverse, leaves float32
+from kernels.row_stats.native import row_stats
 
-
-def healthy_rows(logits: Tensor) -> Tensor:
-    """Tell which rows of ``[S, n]`` have no NaN, no +inf and at least one finite logit, ``[S]``."""
-    return logits.amax(-1).isfinite()  # amax carries NaN through
-
-
-def inverse_temperature(x: Tensor) -> Tensor:
-    """Return 1/T at ``x = ln T``, kept where a product with a logit cannot become 0 * inf."""
-    return torch.exp(-x).clamp(1.0 / _STEEP, _STEEP)
+__all__ = ["entropy_varentropy", "kl_divergence", "row_stats"]
 
 
 def entropy_varentropy(logits: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Measure H and V of ``softmax(logits / T)`` at ``x = ln T``, exactly, in one pass.
+    """Measure H (nats) and V (nats^2) of ``softmax(logits / T)`` at ``x = ln T``, float32 ``[S]``.
 
-    Args:
-        logits: ``[S, n]``, -inf allowed; x: ``[S]``.
-
-    Returns:
-        H in nats and V in nats^2, float32 ``[S]``: H = ln s - w/s, V = q/s - (w/s)^2 with
-        d = (z - max z)/T, s = sum e^d, w = sum d e^d, q = sum d^2 e^d.
+    ``logits [S, n]``, -inf allowed; ``x [S]``. Rows that are not healthy give NaN.
     """
-    distance = (logits - logits.amax(-1, keepdim=True)) * inverse_temperature(x)[:, None]
-    distance = distance.clamp_min_(_FAR)
-    weight = distance.exp()
-    s = weight.sum(-1)
-    weight *= distance
-    mean = weight.sum(-1) / s
-    weight *= distance
-    return s.log() - mean, (weight.sum(-1) / s - mean.square()).clamp_min(0.0)
-
-
-def surprisal_at_one(logits: Tensor, tokens: Tensor) -> Tensor:
-    """Return -ln p(token) at T = 1, nats, ``[S]``."""
-    chosen = logits.gather(1, tokens[:, None])[:, 0]
-    return logits.logsumexp(-1) - chosen
+    stats = row_stats(logits, x[:, None])
+    return stats.h[:, 0], stats.v[:, 0]
 
 
 def kl_divergence(dense: Tensor, other: Tensor) -> Tensor:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from backend.errors import OutOfMemory
 from backend.models import LoadedModel
 from controllers.serving.limits import EngineLimits
 from controllers.serving.request import Request
@@ -20,16 +22,60 @@ PROFILE = Path(__file__).parent.parent / "traces" / "data" / "profile_cpu_smollm
 
 
 def default_limits(
-    loaded: LoadedModel, *, max_seqs: int, token_budget: int, pool_tokens: int
+    loaded: LoadedModel,
+    *,
+    max_seqs: int,
+    token_budget: int,
+    pool_tokens: int,
+    page_tokens: int = PAGE_TOKENS,
 ) -> EngineLimits:
-    """Return limits for a pool of ``pool_tokens`` token positions."""
+    """Return limits for a pool of at least ``pool_tokens`` token positions."""
     return EngineLimits(
         max_seqs=max_seqs,
         token_budget=token_budget,
-        n_pages=-(-pool_tokens // PAGE_TOKENS),
-        page_tokens=PAGE_TOKENS,
+        n_pages=-(-pool_tokens // page_tokens),
+        page_tokens=page_tokens,
         max_context=loaded.max_context,
     )
+
+
+def pool_bytes(loaded: LoadedModel, limits: EngineLimits) -> int:
+    """Return the bytes of a KV pool: K and V, and two statistics of each page's keys."""
+    numbers = loaded.layers * loaded.kv_heads * loaded.head_dim
+    return numbers * limits.n_pages * (2 * limits.page_tokens + 2) * BYTES_PER_NUMBER
+
+
+def check_memory(loaded: LoadedModel, limits: EngineLimits) -> None:
+    """Raise ``OutOfMemory`` for a pool larger than what is free, where the system says.
+
+    Systems promise memory they do not have: without this the process dies when the pool fills.
+    """
+    needed, free = pool_bytes(loaded, limits), free_bytes()
+    if free is not None and needed > free:
+        raise OutOfMemory(
+            f"the KV pool must fit the free memory of {free / 1e9:.2f} GB; "
+            f"got n_pages={limits.n_pages}, which take {needed / 1e9:.2f} GB"
+        )
+
+
+def free_bytes() -> int | None:
+    """Return the memory this process may still take: the system's, or its control group's."""
+    found = []
+    system = _numbers(Path("/proc/meminfo"))
+    if "MemAvailable:" in system:
+        found.append(system["MemAvailable:"] * 1024)
+    group = Path("/sys/fs/cgroup")
+    limit, held = group / "memory.max", _numbers(group / "memory.stat")
+    if limit.is_file() and limit.read_text().strip().isdigit() and "anon" in held:
+        found.append(max(0, int(limit.read_text()) - held["anon"]))  # file caches give way
+    return min(found, default=None)
+
+
+def _numbers(path: Path) -> dict[str, int]:
+    """Return the first number of each line of a system file, by the line's first word."""
+    lines = path.read_text().splitlines() if path.is_file() else []
+    words = (line.split() for line in lines)
+    return {word[0]: int(word[1]) for word in words if len(word) > 1 and word[1].isdigit()}
 
 
 def page_unit_bytes(loaded: LoadedModel, page_tokens: int) -> int:
@@ -65,6 +111,30 @@ def data_folder() -> Path | None:
     if place is not None and not Path(place).is_dir():
         raise ValueError(f"ENTROPIC_DATA must be a folder; got {place!r}")
     return None if place is None else Path(place)
+
+
+def encode_messages(loaded: LoadedModel, messages: Sequence[Mapping[str, str]]) -> list[int]:
+    """Return the ids of a conversation in the model's chat format, ready for the next reply.
+
+    Without a chat format the contents are joined by newlines. Raises ``ValueError`` for messages
+    that are no ``{"role": ..., "content": ...}`` or that the format refuses.
+    """
+    if not messages:
+        raise ValueError("messages must hold one message at least; got []")
+    for message in messages:
+        if set(message) != {"role", "content"}:
+            raise ValueError(f"a message has a role and a content; got {sorted(message)}")
+    tokenizer = loaded.tokenizer
+    if not tokenizer.chat_template:
+        return list(tokenizer("\n".join(each["content"] for each in messages)).input_ids)
+    from jinja2 import TemplateError
+
+    turns = [dict(each) for each in messages]
+    try:
+        encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
+    except TemplateError as error:
+        raise ValueError(f"messages do not fit the chat format of {loaded.name}: {error}") from None
+    return list(encoded["input_ids"])
 
 
 def make_request(

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Tensor
 
-from backend.attention import PageObserver, Span, StepInputs
-from backend.cache import PagedCache, Touched
+from backend.attention import PageObserver, StepInputs
+from backend.cache import PagedCache
+from backend.pagemass import PageMass
+from backend.rows import Chunk, DecodeRows
+from backend.sparse import SparseAttention
 from controllers.serving.messages import Row
 from kernels.page_select.naive import Pins
+
+
+@dataclass(frozen=True, slots=True)
+class _Placed:
+    """A row of the plan with its page table."""
+
+    row: Row
+    table: np.ndarray  # int64, holes included, cut to the pages in use
+    held: np.ndarray  # the same without holes
+    first: int  # its first token on the flattened axis
+
+    @property
+    def one_token(self) -> bool:
+        return self.row.n_tokens == 1
 
 
 def prepare(
@@ -19,64 +38,93 @@ def prepare(
     cache: PagedCache,
     pins: Pins,
     *,
+    sparse: SparseAttention | None = None,
     observer: PageObserver | None = None,
 ) -> StepInputs:
-    """Lay the rows of a step on one token axis and open the pages they begin."""
-    spans, slots, opened, first = [], [], [], 0
-    touched, counts = [], []
+    """Lay the rows of a step on one token axis and open the pages they begin.
+
+    A table holds a negative number where a page was evicted; the token at position p lies in
+    ``table[p // page_tokens]`` all the same, and attention reads the pages that are left.
+    """
+    sparse = sparse or SparseAttention()
     size = cache.page_tokens
+    placed, first = [], 0
     for row in rows:
-        table = pages[row.request_id]
-        span = _span(row, table, first, size)
-        spans.append(span)
-        position = torch.arange(row.start, span.length)
-        slots.append(span.pages[position // size] * size + position % size)
-        # Pages whose first token is in this row start empty.
-        opened.extend(table[-(-row.start // size) : len(span.pages)])
-        touched.append(span.pages[row.start // size :])
-        counts.append(span.counts[row.start // size :])
+        used = -(-(row.start + row.n_tokens) // size)
+        table = np.array(pages[row.request_id][:used], dtype=np.int64)
+        held = table[table >= 0] if table.min() < 0 else table
+        placed.append(_Placed(row, table, held, first))
         first += row.n_tokens
-    cache.open_pages(torch.tensor(opened, dtype=torch.long))
+    cache.open_pages([page for p in placed for page in p.table[-(-p.row.start // size) :].tolist()])
+    single = [p for p in placed if p.one_token]
     return StepInputs(
         cache=cache,
-        spans=spans,
-        slots=torch.cat(slots),
-        touched=Touched(torch.cat(touched), torch.cat(counts)),
+        rows=tuple(rows),
+        chunks=[_chunk(p, size) for p in placed if not p.one_token],
+        decode=_decode_rows(single, size, sparse) if single else None,
+        slots=torch.from_numpy(np.concatenate([_slots(p, size) for p in placed])),
+        sparse=sparse,
         pins=pins,
         observer=observer,
+        mass=PageMass(cache.n_pages, sparse.measure_information) if sparse.measures else None,
     )
 
 
-def _span(row: Row, table: list[int], first: int, size: int) -> Span:
-    length = row.start + row.n_tokens
-    used = table[: -(-length // size)]
-    consecutive = used[-1] - used[0] == len(used) - 1 and used == list(range(used[0], used[-1] + 1))
-    counts = torch.full((len(used),), float(size))
-    counts[-1] = length - (len(used) - 1) * size
-    return Span(
-        request_id=row.request_id,
-        first=first,
+def _slots(placed: _Placed, size: int) -> np.ndarray:
+    row = placed.row
+    position = np.arange(row.start, row.start + row.n_tokens)
+    return placed.table[position // size] * size + position % size
+
+
+def _tail(row: Row, size: int) -> int:
+    return (row.start + row.n_tokens - 1) % size + 1
+
+
+def _chunk(placed: _Placed, size: int) -> Chunk:
+    row, held = placed.row, placed.held
+    consecutive = bool((np.diff(held) == 1).all())
+    return Chunk(
+        first=placed.first,
         n=row.n_tokens,
-        length=length,
-        pages=torch.tensor(used, dtype=torch.long),
-        extent=used[0] if consecutive else None,
-        counts=counts,
-        coverage=row.coverage,
-        samples=row.samples,
+        length=(len(held) - 1) * size + _tail(row, size),
+        pages=torch.from_numpy(held),
+        extent=int(held[0]) if consecutive else None,
     )
+
+
+def _decode_rows(placed: list[_Placed], size: int, sparse: SparseAttention) -> DecodeRows:
+    n_pages = np.array([len(p.held) for p in placed], dtype=np.int32)
+    coverage = np.array([p.row.coverage for p in placed], dtype=np.float32)
+    counted = np.array([p.row.samples for p in placed])  # a one-token prompt chunk is not counted
+    short = (coverage < 1.0) & (n_pages < sparse.min_pages)
+    table = np.empty((len(placed), int(n_pages.max())), dtype=np.int32)
+    for lane, p in enumerate(placed):
+        table[lane, : len(p.held)] = p.held
+        table[lane, len(p.held) :] = p.held[-1]
+    at = np.array([p.first for p in placed])
+    return DecodeRows(
+        request_ids=tuple(p.row.request_id for p in placed),
+        at=torch.from_numpy(at),
+        table=torch.from_numpy(table),
+        n_pages=torch.from_numpy(n_pages),
+        tails=torch.tensor([_tail(p.row, size) for p in placed], dtype=torch.int32),
+        coverage=torch.from_numpy(np.where(short, np.float32(1.0), coverage)),
+        counted=torch.from_numpy(counted),
+        units=int(n_pages[counted].sum()),
+        ran_dense=int((short & counted).sum()),
+    ).with_pruned()
 
 
 def forward(model: object, tokens: list[int], rows: Sequence[Row], step: StepInputs) -> Tensor:
     """Run the model over a prepared step; return logits of each sampled row, float32 ``[S, n]``."""
-    positions = torch.cat([torch.arange(row.start, row.start + row.n_tokens) for row in rows])
-    last = [
-        span.first + span.n - 1 for row, span in zip(rows, step.spans, strict=True) if row.samples
-    ]
+    positions = np.concatenate([np.arange(r.start, r.start + r.n_tokens) for r in rows])
+    ends = np.cumsum([row.n_tokens for row in rows]) - 1
+    last = [int(end) for row, end in zip(rows, ends, strict=True) if row.samples]
     # A step without samples still fills the cache.
     keep = torch.tensor(last or [0], dtype=torch.long)
     out = model(  # type: ignore[operator]  # a transformers model; typed loosely there
         input_ids=torch.tensor(tokens, dtype=torch.long)[None],
-        position_ids=positions[None],
+        position_ids=torch.from_numpy(positions)[None],
         use_cache=False,
         logits_to_keep=keep,
         step=step,

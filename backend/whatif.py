@@ -1,8 +1,7 @@
 """What pruned attention really does to H: extra passes of the same token at each recorded coverage.
 
-They run before the real pass, which then overwrites the K and V they wrote, and put back the page
-statistics they counted their token into. So a recording stays dense and its what-ifs cost only
-time.
+They run before the real pass, which then overwrites the K, V and page statistics they wrote. So a
+recording stays dense and its what-ifs cost only time.
 """
 
 from __future__ import annotations
@@ -31,19 +30,14 @@ def pruned_logits(
     if not rows:
         return {}
     cache, per_coverage = executor.cache, []
-    written = torch.tensor(
-        [pages[row.request_id][row.start // cache.page_tokens] for row in rows], dtype=torch.long
-    )
-    sums = (cache.k_sum, cache.k_square)
-    before = [total[:, :, written] for total in sums]
+    # A what-if asks what pruning does, not whether it pays.
+    sparse = replace(executor.sparse, min_pages=1)
     for coverage in COVERAGES:
         pruned = [replace(row, coverage=float(coverage)) for row in rows]
-        step = prepare(pruned, pages, cache, executor.pins)
+        step = prepare(pruned, pages, cache, executor.pins, sparse=sparse)
         per_coverage.append(
             forward(executor.loaded.model, executor.tokens_of(pruned), pruned, step)
         )
-        for total, held in zip(sums, before, strict=True):
-            total[:, :, written] = held
     stacked = torch.stack(per_coverage, dim=1)  # [rows, C, n]
     return {row.request_id: stacked[i] for i, row in enumerate(rows)}
 

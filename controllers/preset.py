@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from controllers.core import Law, TemperatureLaw, fingerprint, require
 from controllers.priority import PriorityLaw
 from controllers.samplers.core import Sampler
+from controllers.selection import Pins
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -27,6 +28,8 @@ class Preset:
     sparse_min_context: int = 512  # tokens; below it coverage is 1
     collapse_prior_nats: float = 0.75
     collapse_prior_weight: float = 16.0  # tokens
+    kv_budget_pages: int | None = None  # pages a request keeps while it decodes; None: all
+    kv_burst_pages: int = 8  # pages above the budget before any is given up
     stages: tuple[Sampler, ...] = ()  # truncations after the temperature, in order; live only
 
     def __post_init__(self) -> None:
@@ -36,7 +39,13 @@ class Preset:
             "quantum_tokens must be >= 1 or None",
             quantum_tokens=self.quantum_tokens,
         )
+        require(
+            self.kv_budget_pages is None or self.kv_budget_pages >= Pins().min_pages,
+            f"kv_budget_pages must be >= {Pins().min_pages} or None",
+            kv_budget_pages=self.kv_budget_pages,
+        )
         for name in (
+            "kv_burst_pages",
             "probe_every",
             "sparse_min_context",
             "collapse_prior_nats",

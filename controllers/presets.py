@@ -34,12 +34,17 @@ def get_preset(name: str) -> Preset:
 
 
 def shadowed(preset: Preset) -> Preset:
-    """Return a preset that applies ``baseline`` and logs the temperatures of ``preset``."""
+    """Return a preset that applies ``baseline`` and logs the commands of ``preset``.
+
+    Temperatures come back in ``Result.shadow``, coverages from ``ServingLoop.shadow_coverage``. No
+    page is evicted.
+    """
     return Preset(
         name=f"{preset.name}_shadow",
         temperature=Shadow(applied=FixedTemperature(), observed=preset.temperature),
-        coverage=FixedCoverage(),
+        coverage=Shadow(applied=FixedCoverage(), observed=preset.coverage),
         priority=Fcfs(),
+        probe_every=preset.probe_every,
         sparse_min_context=preset.sparse_min_context,
         collapse_prior_nats=preset.collapse_prior_nats,
         collapse_prior_weight=preset.collapse_prior_weight,

@@ -47,21 +47,22 @@ def generate_replies(
     """Answer the built-in prompts in one batch; ``n_prompts`` takes them spread over classes."""
     require(max_tokens >= 1, "max_tokens must be >= 1", max_tokens=max_tokens)
     try:
-        from backend.live import generate_texts
+        from backend.live import GenerateOptions, generate_texts
+        from backend.params import SamplingParams
     except ImportError as error:
         message = f"the live model needs the backend extra (pip install '.[backend]'); {error}"
         raise ValueError(message) from error
     stride = 1 if n_prompts is None else max(1, len(BUILTIN) // n_prompts)
     chosen = BUILTIN[::stride]
+    params = SamplingParams(
+        max_tokens=max_tokens, temperature=USER_TEMPERATURE, target_nats=target_nats, seed=seed
+    )
     rows, _ = generate_texts(
         [prompt.text for prompt in chosen],
         get_preset(PRESET),
+        params,
         model=None,
-        max_tokens=max_tokens,
-        temperature=USER_TEMPERATURE,
-        target_nats=target_nats,
-        one_sided=False,
-        seed=seed,
+        options=GenerateOptions(),
         progress=progress,
     )
     return [

@@ -27,6 +27,8 @@ COUNTED = {
     "prompt_squares_beyond_profile": "prompt_squares, those of the longest prompt's last chunk, "
     "lie outside what the step law was fitted on",
     "rows_below_lowest_coverage": "decode rows wanted less than the lowest recorded coverage",
+    "pages_evicted": "pages were given up, oldest first, with no effect on entropies: a recording "
+    "knows no page by its mass",
 }
 
 
@@ -66,6 +68,12 @@ def unapplied_shift_nats(scenario: Scenario) -> dict[str, float]:
         return {}
     pairs = zip(residual.coverages, residual.bias_nats, strict=True)
     return {f"{coverage:g}": float(bias) for coverage, bias in pairs}
+
+
+def evictions(ledger: Ledger) -> dict[str, int]:
+    """Count the pages that requests gave up; empty where none did."""
+    pages = int(ledger.requests["pages_evicted"].sum())
+    return {"pages_evicted": pages} if pages else {}
 
 
 def shift_line(scenario: Scenario) -> str:

@@ -6,6 +6,7 @@ alone knows a request's true output length (the oracle boundary); the loop learn
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -14,8 +15,10 @@ import numpy as np
 from controllers.compose import Shadow
 from controllers.core import TokenSignal, require
 from controllers.presets import Preset
+from controllers.serving import eviction
 from controllers.serving.lane_table import LaneTable
 from controllers.serving.messages import Plan, Result, Row
+from controllers.serving.pages import HOLE
 from controllers.serving.request import Request
 from controllers.steplaw import StepLaw, chunk_squares
 from simulator.model import TraceModel
@@ -62,6 +65,7 @@ class TraceExecutor:
         self._step_law = step_law
         self._residual = residual
         self._seed = seed
+        self._evicts = preset.kv_budget_pages is not None
         self._lanes = LaneTable(self._law, np.zeros(1, F32))
         self._scripts: dict[int, _Script] = {}
         self._units_per_page = model.layers * model.kv_heads
@@ -101,13 +105,14 @@ class TraceExecutor:
         self._lanes.disable(request_id)
 
     def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
-        """Run one step; page tables are of no use to a recording, page counts follow from lengths.
+        """Run one step; page counts follow from lengths, less what a table has lost to eviction.
 
+        A recording knows no page by its mass, so eviction takes the oldest pages that may go, and
+        what it does to entropies is not modelled.
         ``h_applied`` is H at the command; for a greedy row, whose argmax has none, H at T_cal.
         ``surprisal`` is the expected NLL at T = 1 of a token sampled at the command, for the
         recorded token is one draw at one temperature; greedy rows read it at the lowest node.
         """
-        del pages
         sampled = [row for row in plan.rows if row.samples]
         scripts = [self._scripts[row.request_id] for row in sampled]
         positions = [
@@ -120,7 +125,7 @@ class TraceExecutor:
         lanes = _Lanes(self._lanes.slots(plan.sampled), positions, rows, factor)
         signals, commands, shadow = self._control(lanes)
         h_applied, surprisal = self._outcome(lanes, commands, signals, scripts)
-        kept, dense, scored, duration_ns = self._price(plan, sampled, share)
+        kept, dense, scored, duration_ns = self._price(plan, sampled, share, pages)
         return Result(
             step=plan.step,
             tokens=tuple([self._model.tokens[row] for row in recorded]),
@@ -138,6 +143,11 @@ class TraceExecutor:
             pages_scored=scored,
             duration_ns=duration_ns,
             shadow=shadow,
+            evicted={
+                row.request_id: eviction.choose(_ages(row, pages), pages[row.request_id], row)
+                for row in sampled
+                if row.evict
+            },
         )
 
     def _pruning(
@@ -186,25 +196,31 @@ class TraceExecutor:
         return np.where(greedy, signals.h_cal, h.astype(F32)), surprisal
 
     def _price(
-        self, plan: Plan, sampled: list[Row], share: list[float]
+        self, plan: Plan, sampled: list[Row], share: list[float], pages: Mapping[int, list[int]]
     ) -> tuple[int, int, int, int]:
         """Return page units read, page units dense, pages scored, and the step's nanoseconds.
 
         Pages are those that hold tokens; a request may own one more, reserved and not yet read.
         """
+        size = self._model.page_tokens
         kept = dense = scored = n_decode = prompt_tokens = squares = 0
         kv_tokens = 0.0
         for row, part in zip(sampled, share, strict=True):
             if row.n_tokens == 1:
-                units = -(-(row.start + 1) // self._model.page_tokens) * self._units_per_page
+                holes = pages[row.request_id].count(HOLE) if self._evicts else 0
+                units = (-(-(row.start + 1) // size) - holes) * self._units_per_page
                 kept += round(part * units)
                 dense += units
                 scored += units if row.coverage < 1.0 else 0
                 n_decode += 1
-                kv_tokens += part * (row.start + 1)
+                kv_tokens += part * (row.start + 1 - holes * size)
         for row in plan.rows:
             if not (row.samples and row.n_tokens == 1):
                 prompt_tokens += row.n_tokens
                 squares += chunk_squares(row.start, row.n_tokens)
         seconds = self._step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares)
         return kept, dense, scored, max(1, round(1e9 * seconds))
+
+
+def _ages(row: Row, pages: Mapping[int, list[int]]) -> np.ndarray:
+    return np.arange(len(pages[row.request_id]))  # the oldest scores lowest, and goes first

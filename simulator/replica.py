@@ -55,7 +55,7 @@ class Replica:
     def submit(self, arrival: Arrival) -> None:
         """Take a request in now."""
         request = arrival.request
-        self.loop.submit(request, int(self._env.now))
+        self.loop.submit(request, int(self._env.now), page_hashes=arrival.page_hashes)
         self.executor.add(request, arrival.trace_index, arrival.output_tokens)
         if self._wake is not None:
             self._wake.fire_in(0)

@@ -208,7 +208,8 @@ def run(scenario: Scenario, preset: Preset, seed: int, *, progress: Progress | N
     result = run_workload(
         scenario.model, residual, scenario.workload(seed), config, progress=progress
     )
-    found = {**result.caveats, **caveats.beyond_profile(scenario, result.ledger)}
+    stretched = caveats.beyond_profile(scenario, result.ledger)
+    found = {**result.caveats, **stretched, **caveats.evictions(result.ledger)}
     return Run(preset=preset.name, seed=seed, caveats=found, result=result)
 
 

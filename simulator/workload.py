@@ -28,6 +28,7 @@ class Arrival:
     trace_index: int  # the recorded request that answers for it
     output_tokens: int | None = None  # true length; None: as recorded
     cancel_ns: int | None = None  # when the user gives up
+    page_hashes: tuple[int, ...] = ()  # of its full prompt pages, to share them with equal ones
 
     def __post_init__(self) -> None:
         require(self.arrival_ns >= 0, "arrival_ns must be >= 0", arrival_ns=self.arrival_ns)

@@ -12,6 +12,13 @@ from hypothesis import HealthCheck, settings
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+# Triton looks once, when it is first imported, and transformers imports it: without a GPU its
+# kernels are to be interpreted. A driver's device file tells without the cost of importing torch.
+if any(Path(device).exists() for device in ("/dev/nvidiactl", "/dev/dxg", "/dev/kfd")):
+    os.environ.setdefault("TRITON_DEFAULT_FP_FUSION", "1")  # unset, Triton 3.9 warns
+else:
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
 # Timing varies on shared machines: no profile has a deadline or minds slow generation.
 _COMMON = {"deadline": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("dev", max_examples=50, **_COMMON)

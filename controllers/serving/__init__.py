@@ -5,7 +5,8 @@ from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop
 from controllers.serving.messages import Executor, Plan, Result, Row
 from controllers.serving.metrics import summarise
-from controllers.serving.pages import PageError, PagePool
+from controllers.serving.pages import HOLE, PageError, PagePool
+from controllers.serving.prefix import page_hashes
 from controllers.serving.request import Request, Sequence, Status
 from controllers.serving.runlog import (
     CommandParity,
@@ -18,6 +19,7 @@ from controllers.serving.runlog import (
 from controllers.serving.watchdog import Livelock
 
 __all__ = [
+    "HOLE",
     "CommandParity",
     "EngineLimits",
     "Executor",
@@ -33,6 +35,7 @@ __all__ = [
     "Sequence",
     "ServingLoop",
     "Status",
+    "page_hashes",
     "read_log",
     "replay_commands",
     "replay_plans",

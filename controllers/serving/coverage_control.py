@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from controllers.compose import Shadow
 from controllers.core import TokenSignal
 from controllers.presets import Preset
 from controllers.serving.lanes import LaneBank
@@ -21,6 +22,7 @@ class CoverageControl:
         self._preset = preset
         self._bank = LaneBank(preset.coverage)
         self._commands: dict[int, float] = {}
+        self._shadow: dict[int, float] = {}  # commands of a shadowed law
 
     def observe(self, sequences: list[Sequence], signals: TokenSignal) -> None:
         """Advance the law by one sampled token of each sequence, float32 lanes ``[B]``."""
@@ -29,6 +31,10 @@ class CoverageControl:
         ids = [s.request.request_id for s in sequences]
         commands = self._bank.update(ids, signals._replace(enabled=enabled))
         self._commands.update(zip(ids, commands.tolist(), strict=True))
+        law = self._preset.coverage
+        if isinstance(law, Shadow):
+            shadow = law.shadow_command(self._bank.lanes(ids))
+            self._shadow.update(zip(ids, shadow.tolist(), strict=True))
 
     def row(self, sequence: Sequence) -> tuple[float, bool]:
         """Return the coverage of the next row and whether a dense probe forced it to 1.
@@ -36,8 +42,21 @@ class CoverageControl:
         Probes fall where ``generated + request_id`` is a multiple of ``probe_every``, so requests
         take turns; a row that is dense anyway is not called a probe.
         """
+        return self._ruled(sequence, self._commands.get(sequence.request.request_id, 1.0))
+
+    def shadow(self, sequences: list[Sequence]) -> dict[int, float]:
+        """Return what a shadowed law would set for the next rows, by request; empty without one."""
+        if not isinstance(self._preset.coverage, Shadow):
+            return {}
+        commands = [self._shadow.get(s.request.request_id, 1.0) for s in sequences]
+        return {
+            s.request.request_id: self._ruled(s, command)[0]
+            for s, command in zip(sequences, commands, strict=True)
+        }
+
+    def _ruled(self, sequence: Sequence, command: float) -> tuple[float, bool]:
         preset, request = self._preset, sequence.request
-        command = self._commands.get(request.request_id, 1.0)
+        command = max(command, request.min_coverage)
         sparse = 0.0 < command < 1.0 and request.enabled and sequence.decoding
         if not sparse or sequence.known < preset.sparse_min_context:
             return 1.0, False
@@ -49,4 +68,5 @@ class CoverageControl:
     def forget(self, request_id: int) -> None:
         """Drop a finished request; unknown ones are ignored."""
         self._commands.pop(request_id, None)
+        self._shadow.pop(request_id, None)
         self._bank.release(request_id)

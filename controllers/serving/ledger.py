@@ -8,6 +8,7 @@ from itertools import pairwise
 import numpy as np
 
 from controllers.core import require
+from controllers.serving.messages import Plan, Result
 
 NEVER = -1  # a time that has not come
 COMPLETED = ("stop", "length")
@@ -39,6 +40,9 @@ _REQUESTS = {
     "max_service_gap_steps": "l",  # over services so far, counted from submission
     "coverage_sum": "d",  # over one-token decode rows
     "coverage_rows": "l",
+    "prefix_hit_tokens": "l",  # prompt tokens whose KV was found at first admission
+    "rehit_tokens": "l",  # the same at admissions after a preemption, summed
+    "pages_evicted": "l",
 }
 _TOKENS = {
     "request_id": "q",
@@ -65,6 +69,13 @@ class Table:
         for column, value in zip(self.columns.values(), values, strict=True):
             column.append(value)
 
+    def keep(self, kept: np.ndarray) -> None:
+        """Drop the rows where ``kept``, bool ``[rows]``, is false; the order stays."""
+        for column in self.columns.values():
+            left = np.array(column)[kept]
+            del column[:]
+            column.frombytes(left.tobytes())
+
     def __getitem__(self, name: str) -> np.ndarray:
         """Return a copy of a column as a numpy array."""
         return np.array(self.columns[name])
@@ -87,6 +98,7 @@ class Ledger:
         self.reasons: list[str | None] = []  # one per request; None while unfinished
         self.row_of: dict[int, int] = {}  # request id -> row of ``requests``
         self.step_count = 0  # steps that ran, the unit of service gaps
+        self.forgotten = 0  # finished requests dropped by ``trim``
 
     def submitted(
         self, request_id: int, prompt_tokens: int, max_tokens: int, arrival_ns: int
@@ -96,13 +108,29 @@ class Ledger:
         self.row_of[request_id] = len(self.reasons)
         self.reasons.append(None)
         times = (arrival_ns, NEVER, NEVER, NEVER)
-        counts = (0, 0, self.step_count, 0, 0.0, 0)
+        counts = (0, 0, self.step_count, 0, 0.0, 0, 0, 0, 0)
         self.requests.append(request_id, prompt_tokens, max_tokens, *times, *counts)
 
     def ran(self, *values: int) -> None:
         """Append a step row, values in the order of its columns."""
         self.steps.append(*values)
         self.step_count += 1
+
+    def stepped(self, plan: Plan, result: Result, now_ns: int, pages_held: int) -> None:
+        """Append the row of a step that began at ``now_ns`` and left ``pages_held`` pages held."""
+        prompt_tokens = plan.prompt_tokens
+        self.ran(
+            plan.step,
+            now_ns,
+            result.duration_ns,
+            sum(row.n_tokens for row in plan.rows) - prompt_tokens,
+            prompt_tokens,
+            pages_held,
+            result.page_units_read,
+            result.page_units_dense,
+            len(plan.preempted),
+            result.pages_scored,
+        )
 
     def served(self, request_id: int, now_ns: int, coverage: float | None) -> None:
         """Note that a request took part in the step that began at ``now_ns``.
@@ -119,6 +147,16 @@ class Ledger:
         if coverage is not None:
             columns["coverage_sum"][row] += coverage
             columns["coverage_rows"][row] += 1
+
+    def hit(self, request_id: int, tokens: int) -> None:
+        """Note the tokens that a request just admitted found in shared pages."""
+        columns, row = self.requests.columns, self.row_of[request_id]
+        again = columns["preemptions"][row] > 0
+        columns["rehit_tokens" if again else "prefix_hit_tokens"][row] += tokens
+
+    def evicted(self, request_id: int, pages: int) -> None:
+        """Count pages that a request gave up."""
+        self.requests.columns["pages_evicted"][self.row_of[request_id]] += pages
 
     def preempted(self, request_id: int) -> None:
         """Count one preemption."""
@@ -158,8 +196,36 @@ class Ledger:
         self.reasons[row] = reason
         self.requests.columns["finish_ns"][row] = now_ns
 
+    def trim(self, keep: int) -> int:
+        """Forget finished requests but the ``keep`` that finished last; return how many went.
+
+        Their tokens go with them, and the steps that began before any request left had arrived.
+        For servers that never end: metrics then speak of the requests left. Ids of forgotten
+        requests are no longer guarded against a second use.
+        """
+        require(keep >= 0, "keep must be >= 0", keep=keep)
+        ended_ns = self.requests.columns["finish_ns"]
+        finished = [row for row, reason in enumerate(self.reasons) if reason is not None]
+        finished.sort(key=lambda row: ended_ns[row])
+        gone = finished[: max(0, len(finished) - keep)]
+        if not gone:
+            return 0
+        kept = np.ones(len(self.reasons), dtype=bool)
+        kept[gone] = False
+        leaving = self.requests["request_id"][~kept]
+        self.requests.keep(kept)
+        self.tokens.keep(~np.isin(self.tokens["request_id"], leaving))
+        self.reasons = [reason for reason, stays in zip(self.reasons, kept, strict=True) if stays]
+        left = self.requests["request_id"].tolist()
+        self.row_of = {request_id: row for row, request_id in enumerate(left)}
+        began, arrived = self.steps["now_ns"], self.requests["arrival_ns"]
+        since = arrived.min() if len(arrived) else np.iinfo(np.int64).max
+        self.steps.keep(began >= since)
+        self.forgotten += len(gone)
+        return len(gone)
+
     def counts(self) -> dict[str, int]:
-        """Return how many requests were submitted and how they stand."""
+        """Return how many requests were submitted and how they stand, forgotten ones left out."""
         completed = sum(reason in COMPLETED for reason in self.reasons)
         cancelled = self.reasons.count(CANCELLED)
         unfinished = self.reasons.count(None)
@@ -183,6 +249,8 @@ class Ledger:
         done = np.array([reason is not None for reason in self.reasons], dtype=bool)
         assert np.array_equal(requests["finish_ns"] != NEVER, done), "finish without a reason"
         assert np.all(requests["tokens"] <= requests["max_tokens"]), "more tokens than asked for"
+        found = requests["prefix_hit_tokens"] < requests["prompt_tokens"]
+        assert np.all(found), "a whole prompt was found: nothing was left to compute"
         assert np.all(np.diff(steps["now_ns"]) >= 0), "a step began before the previous one"
         assert np.all(steps["duration_ns"] >= 0), "a step took negative time"
         if self.record_tokens:

@@ -31,12 +31,13 @@ class LoadSensors:
     def serve(self, sequence: Sequence, n_tokens: int) -> None:
         """Add one row to the service a sequence attained; call it before ``computed`` moves.
 
-        A row counts as a step of its own that reads all its KV, so that attained service depends
-        neither on the batch nor on coverage.
+        A row counts as a step of its own that reads all the KV it holds, so that attained service
+        depends neither on the batch nor on coverage.
         """
         law = self._step_law
         if sequence.decoding:
-            sequence.served_s += self._decode_s + law.per_kv_token_s * sequence.computed
+            held = sequence.computed - sequence.holes * self._limits.page_tokens
+            sequence.served_s += self._decode_s + law.per_kv_token_s * held
         else:
             sequence.served_s += prefill_row_s(law, sequence.computed, n_tokens)
 

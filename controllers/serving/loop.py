@@ -14,14 +14,15 @@ import numpy as np
 
 from controllers.core import TokenSignal, require
 from controllers.presets import Preset
+from controllers.serving import eviction, prefix
 from controllers.serving import rows as log
 from controllers.serving.admission import Oracle, check_oracle, check_request, true_tokens
 from controllers.serving.coverage_control import CoverageControl
 from controllers.serving.lanes import LaneBank
-from controllers.serving.ledger import CANCELLED, Ledger
+from controllers.serving.ledger import CANCELLED, COMPLETED, Ledger
 from controllers.serving.limits import EngineLimits
 from controllers.serving.load import LoadSensors
-from controllers.serving.messages import Plan, Result, Row
+from controllers.serving.messages import Plan, Result, Row, check_result
 from controllers.serving.request import Request, Sequence
 from controllers.serving.scheduler import Scheduler
 from controllers.serving.watchdog import Watchdog
@@ -86,19 +87,24 @@ class ServingLoop:
         """Weighted tokens per client with unfinished requests: the fairness counters."""
         return self._load.service.counters()
 
-    def submit(self, request: Request, now_ns: int) -> None:
-        """Queue a request that arrived at ``now_ns``; reject one that can never be served."""
+    def submit(self, request: Request, now_ns: int, *, page_hashes: tuple[int, ...] = ()) -> None:
+        """Queue a request that arrived at ``now_ns``; reject one that can never be served.
+
+        With ``page_hashes`` (:func:`controllers.serving.prefix.page_hashes`) it shares the KV of
+        prompt pages that others computed, and they share its own.
+        """
         check_request(request, self.limits)
+        prefix.check_hashes(request, page_hashes, self.limits.page_tokens)
         request_id = request.request_id
         truth = true_tokens(self._load.oracle, request_id)
         self.ledger.submitted(request_id, request.prompt_tokens, request.max_tokens, now_ns)
-        sequence = Sequence(request=request, arrival_ns=now_ns)
+        sequence = Sequence(request=request, arrival_ns=now_ns, page_hashes=tuple(page_hashes))
         sequence.restart_wait(now_ns, self._step)
         self.sequences[request_id] = sequence
         self.scheduler.add(sequence)
         self._load.service.arrive(sequence)
         if self._sink is not None:
-            self._sink(log.submit_row(request, now_ns, truth))
+            self._sink(log.submit_row(request, now_ns, truth, page_hashes))
 
     def cancel(self, request_id: int, now_ns: int) -> bool:
         """Drop a request at once; a row of it in flight is ignored later. False if unknown."""
@@ -133,6 +139,9 @@ class ServingLoop:
         grants, preempted = self.scheduler.schedule(now_ns)
         for sequence, _ in grants.values():
             self._load.service.admit(sequence)
+            if sequence.found:
+                self.ledger.hit(sequence.request.request_id, sequence.found)
+                sequence.found = 0
         rows = tuple(self._row(sequence, n_tokens) for sequence, n_tokens in grants.values())
         plan = Plan(self._step, rows, preempted)
         self._step += 1
@@ -149,32 +158,29 @@ class ServingLoop:
         return plan
 
     def pages(self, plan: Plan) -> dict[int, list[int]]:
-        """Return the page table of each row's request; copies, positions in order."""
+        """Return the page table of each row's request; copies, by position, ``HOLE`` if evicted."""
         return {
             row.request_id: list(self.sequences[row.request_id].pages)
             for row in plan.rows
             if row.request_id in self.sequences
         }
 
+    def shadow_coverage(self, plan: Plan) -> dict[int, float]:
+        """Return what a shadowed coverage law would have set for the rows of an open plan."""
+        return self._coverage.shadow([self.sequences[row.request_id] for row in plan.rows])
+
     def observe(self, result: Result, now_ns: int) -> tuple[int, ...]:
         """Take in the result of the planned step, ended at ``now_ns``; return who finished."""
         plan = self._open
         if plan is None:
             raise RuntimeError(f"result of step {result.step} without a plan")
-        n_sampled = len(plan.sampled)
-        require(result.step == plan.step, f"result must be of step {plan.step}", step=result.step)
-        require(
-            len(result.tokens) == n_sampled and len(result.commands) == n_sampled,
-            f"result must have {n_sampled} lanes, one per sampled row",
-            tokens=len(result.tokens),
-            commands=len(result.commands),
-        )
+        check_result(plan, result)
         self._advance(now_ns)
         if self._sink is not None:
             self._sink(log.result_row(result, now_ns))
         self._open = None
         ending = self._apply(plan, result, now_ns)
-        self._record_step(plan, result)
+        self.ledger.stepped(plan, result, self._planned_ns, self.scheduler.pool.n_held)
         for request_id, reason in ending.items():
             self._finish(self.sequences[request_id], now_ns, reason)
         return tuple(ending)
@@ -196,7 +202,10 @@ class ServingLoop:
     def _row(self, sequence: Sequence, n_tokens: int) -> Row:
         request_id = sequence.request.request_id
         samples = n_tokens == sequence.pending
-        return Row(request_id, sequence.computed, n_tokens, samples, *self._coverage.row(sequence))
+        coverage, probe = self._coverage.row(sequence)
+        evict, keep_first = eviction.order(sequence, self.preset, self.scheduler.pool)
+        start = sequence.computed
+        return Row(request_id, start, n_tokens, samples, coverage, probe, evict, keep_first)
 
     def _apply(self, plan: Plan, result: Result, now_ns: int) -> dict[int, str]:
         """Advance the sequences of a step; return who ends and why, in row order."""
@@ -228,6 +237,10 @@ class ServingLoop:
                     reason = "length"
             if reason is not None:
                 ending[request_id] = reason
+            if sequence.page_hashes or result.evicted:
+                failed = reason is not None and reason not in COMPLETED
+                gone = self.scheduler.settle(sequence, row, result.evicted, failed=failed)
+                self.ledger.evicted(request_id, gone)
         if sampled:
             self._measure(sampled, lanes, coverage, result, now_ns)
         return ending
@@ -262,22 +275,6 @@ class ServingLoop:
             self._load.collapse.observe(request_id, h_cal)
         positions = [sequence.generated - 1 for sequence in sampled]
         self.ledger.token_rows(ids, positions, now_ns, logged, coverage)
-
-    def _record_step(self, plan: Plan, result: Result) -> None:
-        prompt_tokens = plan.prompt_tokens
-        n_decode = sum(row.n_tokens for row in plan.rows) - prompt_tokens
-        self.ledger.ran(
-            plan.step,
-            self._planned_ns,
-            result.duration_ns,
-            n_decode,
-            prompt_tokens,
-            self.scheduler.pool.n_held,
-            result.page_units_read,
-            result.page_units_dense,
-            len(plan.preempted),
-            result.pages_scored,
-        )
 
     def _finish(self, sequence: Sequence, now_ns: int, reason: str) -> None:
         request_id = sequence.request.request_id

@@ -1,17 +1,19 @@
 """What the loop and an executor say to each other: plans out, results in.
 
 ``Plan`` never waits for the device: the temperature is decided inside the step and comes back as
-``Result.commands``. Page masses and page lists never leave the executor.
+``Result.commands``. Page masses and the pages a step skips never leave the executor; the pages it
+gives up for good do (``Result.evicted``), for the loop owns them.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Protocol
 
 import numpy as np
 
-from controllers.core import TokenSignal
+from controllers.core import TokenSignal, require
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +26,8 @@ class Row:
     samples: bool  # whether the last token's logits are sampled
     coverage: float  # attention mass to keep, (0, 1]; 1 is dense
     probe: bool  # coverage was forced to 1 to measure
+    evict: int = 0  # pages to give up after this row, which the executor picks
+    keep_first: int = 0  # leading pages it must leave: pinned, or shared with others
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +65,27 @@ class Result:
     duration_ns: int
     pages_scored: int = 0  # pages whose key moments a page score read; summed like page units
     shadow: np.ndarray | None = None  # commands of a shadowed law, float32 [S]
+    # request id -> indices into its page table of the pages given up, at most ``Row.evict``
+    evicted: Mapping[int, tuple[int, ...]] = field(default_factory=dict)
+
+
+def check_result(plan: Plan, result: Result) -> None:
+    """Raise ``ValueError`` unless ``result`` has the step and the lanes of ``plan``."""
+    n_sampled = len(plan.sampled)
+    require(result.step == plan.step, f"result must be of step {plan.step}", step=result.step)
+    require(
+        len(result.tokens) == n_sampled and len(result.commands) == n_sampled,
+        f"result must have {n_sampled} lanes, one per sampled row",
+        tokens=len(result.tokens),
+        commands=len(result.commands),
+    )
 
 
 class Executor(Protocol):
     """Whoever runs a plan: a live model or a recorded trace."""
 
     def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
-        """Run one step; ``pages`` maps request id to its page table."""
+        """Run one step; ``pages`` maps request id to its page table, holes included."""
         ...
 
     def release(self, request_id: int) -> None:

@@ -33,7 +33,8 @@ def summarise(
     page of one layer and KV head. ``kv_bytes_read`` is what decode rows read, the page score's own
     bytes included: mean and variance of a page's keys weigh as much as one of its tokens. Goodput
     counts completed requests within both thresholds (one that is None does not bind).
-    ``clip_share`` is the share of commands on a bound of ln T.
+    ``clip_share`` is the share of commands on a bound of ln T. ``prefix_hit_tokens`` are tokens
+    whose KV was found instead of computed, at first admissions and at those after a preemption.
     """
     requests, steps = ledger.requests, ledger.steps
     arrival, first = requests["arrival_ns"], requests["first_token_ns"]
@@ -62,6 +63,8 @@ def summarise(
         "kv_bytes_read": read * bytes_per_page_unit + scored * bytes_per_page_unit // page_tokens,
         "kv_pages_kept_share": _ratio(read, dense),
         "preemptions": int(requests["preemptions"].sum()),
+        "prefix_hit_tokens": int((requests["prefix_hit_tokens"] + requests["rehit_tokens"]).sum()),
+        "pages_evicted": int(requests["pages_evicted"].sum()),
         **_entropies(ledger),
         "cost_s": float(steps["duration_ns"].sum()) / NS_PER_S,
         "max_service_gap_steps": _max_service_gap(ledger),

@@ -39,6 +39,7 @@ class Request:
     seed: int = 0
     enabled: bool = True  # False returns the request to baseline control
     one_sided: bool = False  # True: never raise T above the user's
+    min_coverage: float = 0.0  # attention mass to keep whatever the law says; 1 is dense
     first_token_slo_s: float = 10.0  # deadline for the first token, for slack
     task_class: str = "unknown"
     priority: int = 0  # the user's rank; smaller goes first, as in vLLM
@@ -59,6 +60,11 @@ class Request:
             math.isfinite(self.target_nats) and self.target_nats >= 0.0,
             "target_nats must be finite and >= 0",
             target_nats=self.target_nats,
+        )
+        require(
+            0.0 <= self.min_coverage <= 1.0,
+            "min_coverage must lie in [0, 1]",
+            min_coverage=self.min_coverage,
         )
         require(
             abs(self.priority) <= MAX_PRIORITY,
@@ -91,7 +97,11 @@ class Sequence:
     status: Status = Status.WAITING
     computed: int = 0  # tokens whose KV is in the pool
     generated: int = 0  # tokens sampled so far
-    pages: list[int] = field(default_factory=list)
+    pages: list[int] = field(default_factory=list)  # by position; HOLE where evicted
+    holes: int = 0  # evicted entries of ``pages``
+    page_hashes: tuple[int, ...] = ()  # of its full prompt pages; empty: nothing is shared
+    published: int = 0  # leading pages found at admission or published since
+    found: int = 0  # tokens found in shared pages at the admission of this plan
     wait_since_ns: int = 0  # start of the current wait: arrival, or the end of a full quantum
     wait_since_step: int = 0  # the same moment, in plans
     quantum_used: int = 0  # tokens served since admission
@@ -109,6 +119,11 @@ class Sequence:
     def pending(self) -> int:
         """Known tokens whose KV is still to be computed; 1 in steady decode."""
         return self.known - self.computed
+
+    @property
+    def held(self) -> int:
+        """Pages of the pool it has: those of its table that were not evicted."""
+        return len(self.pages) - self.holes
 
     @property
     def decoding(self) -> bool:

@@ -6,7 +6,7 @@ Float32 lanes become lists of Python floats, which hold them exactly.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -30,6 +30,8 @@ _SETTINGS = (  # what a preset adds to its laws
     "sparse_min_context",
     "collapse_prior_nats",
     "collapse_prior_weight",
+    "kv_budget_pages",
+    "kv_burst_pages",
 )
 _LANES = ("commands", "h_applied", "surprisal")
 
@@ -51,13 +53,31 @@ def header_row(preset: Preset, limits: EngineLimits, step_law: StepLaw, t_cal: f
 
 def preset_settings(preset: Preset) -> LogRow:
     """Return the name and the serving parameters of a preset, without its laws."""
-    return {name: getattr(preset, name) for name in _SETTINGS}
+    found = {name: getattr(preset, name) for name in _SETTINGS}
+    if preset.kv_budget_pages is None:  # the burst has no meaning then; older logs have neither
+        found["kv_burst_pages"] = None
+    return found
 
 
-def submit_row(request: Request, now_ns: int, oracle_tokens: int | None = None) -> LogRow:
-    """Return the row of an arrival; with the true output length only if an oracle law read it."""
+def submit_row(
+    request: Request,
+    now_ns: int,
+    oracle_tokens: int | None = None,
+    page_hashes: Sequence[int] = (),
+) -> LogRow:
+    """Return the row of an arrival; with the true output length only if an oracle law read it.
+
+    Hashes of prompt pages are hexadecimal: a JSON number of 128 bits is not safe with every reader.
+    """
     row = {"kind": "submit", "now_ns": int(now_ns), "request": dataclasses.asdict(request)}
+    if page_hashes:
+        row["page_hashes"] = [f"{name:x}" for name in page_hashes]
     return row if oracle_tokens is None else {**row, "oracle_tokens": int(oracle_tokens)}
+
+
+def hashes_from_row(row: LogRow) -> tuple[int, ...]:
+    """Return the page hashes of a submit row; none where it has none."""
+    return tuple(int(name, 16) for name in row.get("page_hashes", ()))
 
 
 def request_from_row(row: LogRow) -> Request:
@@ -68,6 +88,8 @@ def request_from_row(row: LogRow) -> Request:
 def plan_row(plan: Plan, now_ns: int, service: Mapping[str, float] | None = None) -> LogRow:
     """Return the row of a plan; its rows are lists in the order of ``Row``'s fields.
 
+    A row that gives up no pages, as most, ends before those fields.
+
     ``service`` is kept where it compares clients: what each has had, in weighted tokens, after
     the plan's admissions (``ServiceCounters.counters``).
     """
@@ -75,9 +97,7 @@ def plan_row(plan: Plan, now_ns: int, service: Mapping[str, float] | None = None
         "kind": "plan",
         "now_ns": int(now_ns),
         "step": plan.step,
-        "rows": [
-            [r.request_id, r.start, r.n_tokens, r.samples, r.coverage, r.probe] for r in plan.rows
-        ],
+        "rows": [_row_values(r) for r in plan.rows],
         "preempted": list(plan.preempted),
     }
     return {**row, "service": dict(service)} if service is not None and len(service) > 1 else row
@@ -90,7 +110,7 @@ def plan_from_row(row: LogRow) -> Plan:
 
 def result_row(result: Result, now_ns: int) -> LogRow:
     """Return the row of a result."""
-    return {
+    row = {
         "kind": "result",
         "now_ns": int(now_ns),
         "step": int(result.step),
@@ -104,6 +124,9 @@ def result_row(result: Result, now_ns: int) -> LogRow:
         "duration_ns": int(result.duration_ns),
         "shadow": None if result.shadow is None else _floats(result.shadow),
     }
+    if result.evicted:
+        row["evicted"] = [[int(i), [int(n) for n in gone]] for i, gone in result.evicted.items()]
+    return row
 
 
 def result_from_row(row: LogRow) -> Result:
@@ -119,7 +142,13 @@ def result_from_row(row: LogRow) -> Result:
         pages_scored=row["pages_scored"],
         duration_ns=row["duration_ns"],
         shadow=None if row["shadow"] is None else _lanes(row["shadow"]),
+        evicted={request_id: tuple(gone) for request_id, gone in row.get("evicted", ())},
     )
+
+
+def _row_values(row: Row) -> list[object]:
+    values = [row.request_id, row.start, row.n_tokens, row.samples, row.coverage, row.probe]
+    return [*values, row.evict, row.keep_first] if row.evict else values
 
 
 def _floats(lanes: np.ndarray) -> list[float]:

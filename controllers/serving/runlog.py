@@ -30,6 +30,7 @@ from controllers.serving.rows import (
     SCHEMA,
     VERSION,
     LogRow,
+    hashes_from_row,
     plan_from_row,
     preset_settings,
     request_from_row,
@@ -106,7 +107,7 @@ def replay_plans(
             case "submit":
                 if oracle is not None:
                     oracle[row["request"]["request_id"]] = row["oracle_tokens"]
-                loop.submit(request_from_row(row), now_ns)
+                loop.submit(request_from_row(row), now_ns, page_hashes=hashes_from_row(row))
             case "cancel":
                 loop.cancel(row["request_id"], now_ns)
             case "disable":

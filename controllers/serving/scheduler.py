@@ -7,11 +7,15 @@ from __future__ import annotations
 
 import heapq
 import math
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 
+from controllers.serving import eviction
 from controllers.serving.limits import EngineLimits
-from controllers.serving.pages import PagePool
+from controllers.serving.messages import Row
+from controllers.serving.pages import HOLE, PagePool
+from controllers.serving.prefix import publish, shareable
 from controllers.serving.request import Sequence, Status
 
 Score = Callable[[Seq[Sequence], int], list[float]]  # sequences, now_ns -> priorities
@@ -62,18 +66,43 @@ class Scheduler:
             preempted = self._admit(grants, budget, now_ns)
         return grants, tuple(preempted)
 
+    def settle(
+        self,
+        sequence: Sequence,
+        row: Row,
+        evicted: Mapping[int, tuple[int, ...]],
+        *,
+        failed: bool = False,
+    ) -> int:
+        """Publish the prompt pages a row has filled, free those it gave up; return how many.
+
+        A failed request's prompt is hidden instead: what made it fail may be in its pages.
+        """
+        if failed:
+            self.pool.withdraw(sequence.page_hashes[: sequence.published])
+            return 0
+        publish(sequence, self.pool, self.limits.page_tokens)
+        chosen = evicted.get(row.request_id, ())
+        return eviction.apply(sequence, chosen, row, self.pool) if chosen else 0
+
     def check(self) -> None:
         """Assert conservation of pages and the limits (INV-1, INV-3)."""
         self.pool.check()
         assert len(self.running) <= self.limits.max_seqs, "more residents than slots"
         assert self.reserved is None or self.reserved in self.waiting, "reservation of nobody"
-        held = 0
+        holders: Counter[int] = Counter()
         for sequence in self.running.values():
             assert sequence.status is Status.RUNNING, f"{sequence} is among the residents"
             room = len(sequence.pages) * self.limits.page_tokens
             assert sequence.computed <= room, f"{sequence} has computed past its pages"
-            held += len(sequence.pages)
+            own = [page for page in sequence.pages if page != HOLE]
+            assert len(own) == sequence.held, f"{sequence} has miscounted its holes"
+            holders.update(own)
+        held = len(holders)
         assert held == self.pool.n_held, f"residents hold {held} pages, pool {self.pool.n_held}"
+        for page, count in holders.items():
+            references = self.pool.references(page)
+            assert references == count, f"page {page}: {references} references, {count} holders"
         for sequence in self.waiting.values():
             assert sequence.status is Status.WAITING, f"{sequence} is among the waiting"
             assert not sequence.pages, f"{sequence} waits with pages"
@@ -171,14 +200,20 @@ class Scheduler:
         self, head: Sequence, priority: float, expired: list[tuple[float, Sequence]]
     ) -> list[Sequence]:
         """Return expired residents of strictly lower priority, lowest first, just enough."""
-        pages = self.pool.n_free
+        needed, room = self._pages_to_start(head), self.pool.n_free
+        found = set(self._shareable(head))
+        dropped: Counter[int] = Counter()
         victims: list[Sequence] = []
         for score, sequence in sorted(expired, key=lambda pair: _key(*pair), reverse=True):
             if score >= priority:
                 break
             victims.append(sequence)
-            pages += len(sequence.pages)
-            if pages >= self._pages_to_start(head):
+            own = [page for page in sequence.pages if page != HOLE]
+            dropped.update(own)
+            freed = [page for page in own if dropped[page] == self.pool.references(page)]
+            room += len(freed)
+            needed += len(found.intersection(freed))  # shared so far, and then taken from the free
+            if room >= needed:
                 return victims
         return []
 
@@ -187,15 +222,26 @@ class Scheduler:
         return free_slot and self._pages_to_start(sequence) <= self.pool.n_free
 
     def _pages_to_start(self, sequence: Sequence) -> int:
-        """Pages of the whole known length and the next token, so that a prefill cannot deadlock."""
-        return self.limits.pages_for(sequence.known + 1)
+        """Free pages that admission takes; a shared page that somebody holds takes none.
+
+        They cover the whole known length and the next token, so that a prefill cannot deadlock.
+        """
+        held = sum(self.pool.references(page) > 0 for page in self._shareable(sequence))
+        return self.limits.pages_for(sequence.known + 1) - held
+
+    def _shareable(self, sequence: Sequence) -> list[int]:
+        return shareable(sequence, self.pool, self.limits.page_tokens)
 
     def _start(self, sequence: Sequence) -> None:
         request_id = sequence.request.request_id
-        pages = self.pool.allocate(self._pages_to_start(sequence))
+        shared = self._shareable(sequence)
+        self.pool.share(shared)  # first, so that allocation cannot reclaim them
+        pages = self.pool.allocate(self.limits.pages_for(sequence.known + 1) - len(shared))
         assert pages is not None, "started without room"
         del self.waiting[request_id]
-        sequence.pages = pages
+        sequence.pages = shared + pages
+        sequence.published = len(shared)
+        sequence.computed = sequence.found = len(shared) * self.limits.page_tokens
         sequence.quantum_used = 0
         sequence.move(Status.RUNNING)
         self.running[request_id] = sequence
@@ -214,9 +260,9 @@ class Scheduler:
         self.waiting[request_id] = sequence
 
     def _free_pages(self, sequence: Sequence) -> None:
-        self.pool.free(sequence.pages)
+        self.pool.free(page for page in sequence.pages if page != HOLE)
         sequence.pages = []
-        sequence.computed = 0
+        sequence.holes = sequence.published = sequence.computed = 0
 
 
 def _key(score: float, sequence: Sequence) -> tuple[float, int, int]:

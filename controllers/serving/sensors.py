@@ -88,7 +88,8 @@ def load_signal(
                 s.generated,
                 s.request.prompt_tokens,
                 s.request.max_tokens,
-                len(s.pages),
+                s.held,
+                s.holes,
                 step - s.wait_since_step,
                 s.request.priority,
                 s.predicted_left,
@@ -97,25 +98,26 @@ def load_signal(
         ],
         dtype=np.int64,
     ).T
-    age_ns, wait_ns, computed, generated, prompt, cap, held, wait_steps, rank, guess = table
+    age_ns, wait_ns, computed, generated, prompt, cap, held, holes, wait_steps, rank, guess = table
     slo_s = np.array([s.request.first_token_slo_s for s in sequences])
     age_s = np.maximum(age_ns, 0) / NS_PER_S
     needed = -(-(prompt + generated + 1) // limits.page_tokens)
     known = prompt + generated
+    kv_tokens = known - holes * limits.page_tokens
     prefill_s = _prefill_s(computed, known, step_law)
     columns = LoadSignal(
         age_s=age_s,
         wait_s=np.maximum(wait_ns, 0) / NS_PER_S,
         slack_s=np.where(generated > 0, SLACK_SERVED_S, slo_s - age_s),
-        cost_s=_cost_s(prefill_s, known, cap - generated, limits, step_law, quantum_tokens),
+        cost_s=_cost_s(prefill_s, kv_tokens, cap - generated, limits, step_law, quantum_tokens),
         pages_held=held,
-        pages_needed=np.maximum(needed - held, 0),
+        pages_needed=np.maximum(needed - held - holes, 0),
         collapse_nats=np.array([collapse.read(s.request.request_id) for s in sequences]),
         completion=generated / cap,
         wait_steps=np.maximum(wait_steps, 0),
         served_s=np.array([s.served_s for s in sequences]),
         prefill_s=prefill_s,
-        token_s=_token_s(known, limits, step_law),
+        token_s=_token_s(kv_tokens, limits, step_law),
         user_priority=rank,
         predicted_tokens=guess,
         client_service=np.zeros(len(sequences)) if service is None else service.read(sequences),
@@ -146,7 +148,7 @@ def _prefill_s(computed: np.ndarray, known: np.ndarray, step_law: StepLaw) -> np
 
 def _cost_s(
     prefill_s: np.ndarray,
-    known: np.ndarray,
+    kv_tokens: np.ndarray,
     remaining: np.ndarray,
     limits: EngineLimits,
     step_law: StepLaw,
@@ -159,7 +161,7 @@ def _cost_s(
     full batch, since the price of an empty one would hide what sequences differ in.
     """
     n_decode = remaining if quantum_tokens is None else np.minimum(remaining, quantum_tokens)
-    return prefill_s + n_decode * _token_s(known + n_decode / 2, limits, step_law)
+    return prefill_s + n_decode * _token_s(kv_tokens + n_decode / 2, limits, step_law)
 
 
 def _token_s(context: np.ndarray, limits: EngineLimits, step_law: StepLaw) -> np.ndarray:

@@ -1,27 +1,24 @@
-"""Attention over a paged KV cache, for one sequence: the definition every faster twin must match.
+"""Attention over a paged KV cache: the definition every faster twin must match.
 
-Shapes: Hq query heads, Hkv KV heads, G = Hq / Hkv, D head size, L tokens, m selected pages. K and
-V of one layer are ``[Hkv, slots, D]``; page p holds slots ``p * page_tokens`` onward.
+Shapes: B rows (one query token each), Hkv KV heads, G queries per KV head, D head size, P tokens
+per page, m listed pages. K and V of one layer are ``[Hkv, n_pages, P, D]``.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 
-def decode_dense(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> tuple[Tensor, Tensor]:
-    """Attend one query to all its keys.
+class Decoded(NamedTuple):
+    """Attention of one step's rows over their listed pages."""
 
-    Args:
-        q: ``[Hkv, G, D]``; k, v: ``[Hkv, L, D]``.
-
-    Returns:
-        output ``[Hkv, G, D]`` and attention weights ``[Hkv, G, L]``.
-    """
-    weights = (torch.matmul(q, k.transpose(1, 2)) * scaling).softmax(-1)
-    return torch.matmul(weights, v), weights
+    out: Tensor  # [B, Hkv, G, D], the dtype of q
+    lse: Tensor  # float32 [B, Hkv, G]: log-sum-exp of the scaled scores
+    page_mass: Tensor | None  # float32 [B, Hkv, m]: attention on each listed page, mean over G
+    page_surprisal: Tensor | None  # float32 [B, Hkv, m]: sum of a_i s_i on each listed page
 
 
 def decode_pages(
@@ -30,47 +27,54 @@ def decode_pages(
     v_pages: Tensor,
     pages: Tensor,
     kept: Tensor,
-    tail: int,
+    tails: Tensor,
     scaling: float,
-) -> Tensor:
-    """Attend one query to selected pages only.
+    *,
+    surprisal: Tensor | None = None,
+    masses: bool = False,
+) -> Decoded:
+    """Attend each row to its listed pages; dense attention lists them all.
+
+    A row without pages gives zeros and a log-sum-exp of -inf. Slots past ``tails`` and entries of
+    ``pages`` past ``kept`` are never looked at: they may hold anything.
 
     Args:
-        q: ``[Hkv, G, D]``; k_pages, v_pages: ``[Hkv, n_pages, page_tokens, D]``, the whole layer.
-        pages: ``[Hkv, m]`` physical pages in sequence order, of which ``kept[h]`` lead.
-        tail: tokens in the last page, which every selection keeps (it is pinned).
-
-    Returns:
-        ``[Hkv, G, D]``.
+        q: ``[B, Hkv, G, D]``; k_pages, v_pages: ``[Hkv, n_pages, P, D]``, the whole layer.
+        pages: int32 ``[B, Hkv, m]``, physical, in sequence order, of which ``kept`` lead; it may
+            be one list expanded over heads.
+        kept: int32 ``[B, Hkv]``; tails: int32 ``[B]``, tokens in the last kept page.
+        surprisal: float32 ``[n_pages, P]``, nats; NaN counts as 0. Asks for ``page_surprisal``.
+        masses: ask for ``page_mass``.
     """
-    heads, m = pages.shape
-    page_tokens, dim = k_pages.shape[2:]
-    head = torch.arange(heads)[:, None]
-    k = k_pages[head, pages].view(heads, m * page_tokens, dim)
-    v = v_pages[head, pages].view(heads, m * page_tokens, dim)
-    limit = (kept - 1) * page_tokens + tail  # the last kept page is the partial one
-    hidden = torch.arange(m * page_tokens) >= limit[:, None]
-    scores = (torch.matmul(q, k.transpose(1, 2)) * scaling).masked_fill_(
-        hidden[:, None], float("-inf")
-    )
-    return torch.matmul(scores.softmax(-1), v)
+    _, heads, m = pages.shape
+    page_tokens = k_pages.shape[2]
+    listed = torch.arange(m, device=q.device) < kept[..., None]  # [B, Hkv, m]
+    safe = torch.where(listed, pages, 0).long()
+    seen = _visible(listed, kept, tails, page_tokens)  # [B, Hkv, m, P]
+    head = torch.arange(heads, device=q.device)[:, None]
+    # 0 * NaN is NaN: what lies in unused slots must not reach a sum.
+    k = k_pages[head, safe].float().masked_fill_(~seen[..., None], 0.0).flatten(2, 3)
+    v = v_pages[head, safe].float().masked_fill_(~seen[..., None], 0.0).flatten(2, 3)
+    scores = torch.matmul(q.float(), k.transpose(2, 3)) * scaling
+    scores = scores.masked_fill_(~seen.flatten(2, 3)[:, :, None], float("-inf"))
+    lse = scores.logsumexp(-1)
+    empty = kept[..., None] == 0
+    weights = torch.where(empty[..., None], 0.0, scores.softmax(-1))
+    out = torch.matmul(weights, v).to(q.dtype)
+    if not masses and surprisal is None:
+        return Decoded(out, lse, None, None)
+    share = weights.mean(2).unflatten(2, (m, page_tokens))
+    mass = share.sum(-1) if masses else None
+    weighted = None
+    if surprisal is not None:
+        nats = surprisal[safe].nan_to_num(nan=0.0).masked_fill_(~seen, 0.0)
+        weighted = (share * nats).sum(-1)
+    return Decoded(out, lse, mass, weighted)
 
 
-def prefill(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
-    """Attend a chunk of queries causally; the chunk is the last ``n`` of ``L`` tokens.
-
-    Args:
-        q: ``[Hq, n, D]``; k, v: ``[Hkv, L, D]``.
-
-    Returns:
-        ``[Hq, n, D]``.
-    """
-    n, length = q.shape[1], k.shape[1]
-    if n == length:
-        mask, causal = None, True
-    else:
-        position = torch.arange(length - n, length)[:, None]
-        mask, causal = torch.arange(length)[None, :] <= position, False
-    return F.scaled_dot_product_attention(
-        q[None], k[None], v[None], attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=True
-    )[0]
+def _visible(listed: Tensor, kept: Tensor, tails: Tensor, page_tokens: int) -> Tensor:
+    slot = torch.arange(page_tokens, device=kept.device)
+    index = torch.arange(listed.shape[-1], device=kept.device)
+    partial = index == kept[..., None] - 1  # [B, Hkv, m]
+    limit = torch.where(partial, tails[:, None, None], page_tokens)
+    return listed[..., None] & (slot < limit[..., None])

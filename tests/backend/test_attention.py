@@ -7,56 +7,19 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
 from backend.attention import StepInputs, paged_attention
-from backend.cache import PagedCache, Touched
+from backend.cache import PagedCache
 from backend.executor import LiveExecutor
-from backend.models import LoadedModel
 from backend.recorder import TraceRecorder
+from backend.sparse import SparseAttention
 from controllers.presets import get_preset
 from controllers.serving.limits import EngineLimits
 from controllers.serving.messages import Plan, Row
 from controllers.serving.request import Request
 from kernels.page_select.naive import Pins
-from tests.backend.tiny import CONTEXT, ROOMY, STOP, prompt_of, tampered
-
-PROMPT, STEPS, SIZE = 150, 20, ROOMY.page_tokens
-TABLE = list(range(12))  # pages of PROMPT + STEPS tokens, in one extent
-ALL_BUT_NOTHING = 1.0 - 1e-7  # below 1, so pages are chosen; so high that all of them are
-
-
-class Run:
-    """One greedy request driven by hand on a page table of our choosing; keeps its logits."""
-
-    def __init__(self, loaded: LoadedModel, recorder: TraceRecorder | None = None) -> None:
-        self.logits: list[Tensor] = []
-
-        def keep(_: object, logits: Tensor) -> Tensor:
-            self.logits.append(logits[0].clone())
-            return logits
-
-        self.executor = LiveExecutor(
-            tampered(loaded, keep), get_preset("baseline"), ROOMY, recorder=recorder
-        )
-        self.units: list[tuple[int, int]] = []
-
-    def decode(
-        self, coverage: float = 1.0, table: list[int] = TABLE, *, request_id: int = 0
-    ) -> list[int]:
-        prompt = prompt_of(PROMPT, request_id)
-        request = Request(
-            request_id=request_id, prompt_tokens=PROMPT, max_tokens=STEPS, temperature=0.0
-        )
-        self.executor.add(request, prompt)
-        self._step(Row(request_id, 0, PROMPT, True, 1.0, False), table)
-        for step in range(STEPS - 1):
-            self._step(Row(request_id, PROMPT + step, 1, True, coverage, False), table)
-        return self.executor.generated(request_id)
-
-    def _step(self, row: Row, table: list[int]) -> None:
-        result = self.executor.execute(Plan(0, (row,)), {row.request_id: table})
-        self.units.append((result.page_units_read, result.page_units_dense))
+from tests.backend.driven import ALL_BUT_NOTHING, PROMPT, SIZE, STEPS, TABLE, Run
+from tests.backend.tiny import CONTEXT, ROOMY, STOP, prompt_of
 
 
 def test_watching_a_dense_run_changes_no_bit_of_it(tiny):
@@ -71,17 +34,16 @@ def test_output_does_not_depend_on_which_pages_were_given(tiny, coverage):
     table = np.random.default_rng(0).permutation(ROOMY.n_pages)[: len(TABLE)].tolist()
     assert ordered.decode(coverage) == shuffled.decode(coverage, table)
     assert ordered.units == shuffled.units
-    for a, b in zip(ordered.logits, shuffled.logits, strict=True):
-        # An extent is read as a view, scattered pages as a copy: same numbers, other strides.
-        torch.testing.assert_close(a, b, rtol=0.0, atol=1e-5)
+    prefill, *decodes = zip(ordered.logits, shuffled.logits, strict=True)
+    torch.testing.assert_close(*prefill, rtol=0.0, atol=0.0)
+    assert all(torch.equal(a, b) for a, b in decodes)
 
 
 def test_coverage_that_keeps_every_page_is_dense(tiny):
     dense, sparse = Run(tiny), Run(tiny)
     assert dense.decode() == sparse.decode(ALL_BUT_NOTHING)
     assert dense.units == sparse.units
-    for a, b in zip(dense.logits, sparse.logits, strict=True):
-        torch.testing.assert_close(a, b, rtol=1e-5, atol=1e-5)
+    assert all(map(torch.equal, dense.logits, sparse.logits))
 
 
 def test_less_coverage_reads_fewer_pages_and_says_so(tiny):
@@ -102,8 +64,9 @@ def test_what_a_page_held_before_never_leaks(tiny, coverage, poison):
     clean, dirty = Run(tiny), Run(tiny)
     for store in (dirty.executor.cache.k, dirty.executor.cache.v):
         store.fill_(poison)
-    dirty.executor.cache.k_sum.fill_(poison)
-    dirty.executor.cache.k_square.fill_(poison)
+    for part in (p for layer in dirty.executor.cache.stats for p in layer):
+        part.fill_(poison)
+    dirty.executor.cache.surprisal.fill_(poison)
     assert clean.decode(coverage, table) == dirty.decode(coverage, table)
     assert all(map(torch.equal, clean.logits, dirty.logits))
 
@@ -117,15 +80,14 @@ def test_chunks_of_a_prompt_add_up_to_the_prompt(tiny):
     start = 0
     for n in (1, 15, 16, 17, 1, 50, 49, 1):  # ends on, before and after page boundaries
         last = start + n == PROMPT
-        pieces._step(Row(0, start, n, last, 1.0, False), TABLE)
+        pieces.step(Row(0, start, n, last, 1.0, False), TABLE)
         start += n
     torch.testing.assert_close(pieces.logits[-1], whole.logits[0], rtol=1e-5, atol=1e-5)
     cache, reference = pieces.executor.cache, whole.executor.cache
     full = PROMPT // SIZE  # pages the two runs fill alike
-    for name in ("k_sum", "k_square"):
-        torch.testing.assert_close(
-            getattr(cache, name)[:, :, :full], getattr(reference, name)[:, :, :full]
-        )
+    for ours, theirs in zip(cache.stats, reference.stats, strict=True):
+        for part, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(part[:, :full], other[:, :full], rtol=1e-4, atol=1e-5)
 
 
 def test_page_statistics_are_the_moments_of_the_keys(tiny):
@@ -136,7 +98,7 @@ def test_page_statistics_are_the_moments_of_the_keys(tiny):
     counts = torch.full((len(TABLE),), float(SIZE))[: -(-length // SIZE)]
     counts[-1] = length - (len(counts) - 1) * SIZE
     for layer in range(tiny.layers):
-        mean, var = cache.page_moments(layer, torch.arange(len(counts)), None)
+        mean, var = cache.stats[layer]
         for page, count in enumerate(counts.long().tolist()):
             keys = cache.k[layer, :, page * SIZE : page * SIZE + count]
             torch.testing.assert_close(mean[:, page], keys.mean(1), rtol=1e-4, atol=1e-5)
@@ -163,8 +125,16 @@ def test_paged_attention_is_stock_attention(tiny):
 def test_attention_of_another_kind_is_refused(extra):
     nothing = torch.zeros(1, 2, 1, 4)
     cache = PagedCache(layers=1, kv_heads=2, head_dim=4, n_pages=1, page_tokens=SIZE)
-    none = Touched(torch.zeros(0, dtype=torch.long), torch.zeros(0))
-    step = StepInputs(cache=cache, spans=[], slots=none.pages, touched=none, pins=Pins())
+    slots = torch.zeros(0, dtype=torch.long)
+    step = StepInputs(
+        cache=cache,
+        rows=(),
+        chunks=[],
+        decode=None,
+        slots=slots,
+        sparse=SparseAttention(),
+        pins=Pins(),
+    )
     with pytest.raises(ValueError, match="not supported"):
         paged_attention(None, nothing, nothing, nothing, None, scaling=1.0, step=step, **extra)
 

@@ -61,8 +61,8 @@ def test_lanes_of_finished_requests_are_used_again(tiny):
     made = engine(tiny, cut(MirostatV2()))
     for first in range(0, 60, 20):
         made.run([submission(first + i, 5, 2) for i in range(20)])
-    made.executor.cuts._lanes.check()
-    assert len(made.executor.cuts._lanes) == 0
+    made.executor.sampling.cuts._lanes.check()
+    assert len(made.executor.sampling.cuts._lanes) == 0
 
 
 def test_a_log_names_the_stages_it_was_made_with():

@@ -37,8 +37,8 @@ def spoiled(loaded: LoadedModel, value: float, *, after: int) -> LoadedModel:
     """Return a model whose logits of the victim hold ``value`` once it has ``after`` tokens."""
 
     def change(step: Any, logits: Tensor) -> Tensor:
-        for lane, span in enumerate(step.spans):  # every row samples: prompts fit one step
-            if span.request_id == VICTIM and span.length >= 70 + VICTIM + after:
+        for lane, row in enumerate(step.rows):  # every row samples: prompts fit one step
+            if row.request_id == VICTIM and row.start + row.n_tokens >= 70 + VICTIM + after:
                 logits[0, lane, 17] = value
         return logits
 
@@ -112,7 +112,7 @@ def test_generate_prints_a_row_per_prompt_and_metrics(monkeypatch, tiny):
 @pytest.mark.parametrize("more", [(), ("--json",)])
 def test_generate_exits_1_when_a_request_failed(monkeypatch, tiny, more):
     def spoil(step: Any, logits: Tensor) -> Tensor:
-        logits[0, [span.request_id for span in step.spans].index(0)] = math.nan
+        logits[0, [row.request_id for row in step.rows].index(0)] = math.nan
         return logits
 
     done = generate(monkeypatch, tampered(tiny, spoil), "a prompt", "--max-tokens", "4", *more)

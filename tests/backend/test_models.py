@@ -125,7 +125,7 @@ def test_a_hub_id_that_cannot_be_reached_is_one_line(monkeypatch):
     def unreachable(*_: object, **__: object) -> None:
         raise OSError("cannot connect to the hub\nCheck your connection")
 
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", unreachable)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", unreachable)
     text = refusal(lambda: load("owner/name"))
     assert text == "model owner/name: cannot connect to the hub"
 
@@ -134,7 +134,7 @@ def test_an_error_without_a_text_still_names_the_model(monkeypatch):
     def silent(*_: object, **__: object) -> None:
         raise OSError
 
-    monkeypatch.setattr(transformers.AutoModelForCausalLM, "from_pretrained", silent)
+    monkeypatch.setattr(transformers.AutoConfig, "from_pretrained", silent)
     assert "owner/name" in refusal(lambda: load("owner/name"))
 
 

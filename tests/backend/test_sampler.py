@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -11,6 +12,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from backend.sampler import sample, uniforms
+from controllers import entropy
 from tests.strategies import log_temperatures, logits
 
 DRAWS = 8000
@@ -18,7 +20,8 @@ DRAWS = 8000
 
 def draw(rows: Tensor, x: float, noise: Tensor, *, greedy: bool = False) -> Tensor:
     n = len(rows)
-    return sample(rows, torch.full((n,), x), torch.full((n,), greedy), noise)
+    heat, still = torch.full((n,), x), torch.full((n,), greedy)
+    return sample(rows, heat, still, rows.argmax(-1), noise).tokens
 
 
 @pytest.mark.parametrize("temperature", [0.5, 1.0, 1.7])
@@ -81,13 +84,44 @@ def test_a_draw_depends_on_seed_and_position_not_on_the_batch():
     assert torch.all((together >= 0) & (together < 1))
 
 
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 2**64 - 1), st.integers(0, 2**63 - 2)), min_size=1, max_size=9
+    )
+)
+def test_uniforms_are_the_first_draws_of_numpys_own_generator(pairs):
+    seeds, positions = (list(part) for part in zip(*pairs, strict=True))
+    own = [
+        np.random.Generator(np.random.Philox(key=seed, counter=position)).random()
+        for seed, position in pairs
+    ]
+    assert uniforms(seeds, positions).tolist() == own
+
+
+def test_a_step_without_samples_draws_no_noise():
+    assert uniforms([], []).shape == (0,)
+
+
+@given(logits(), log_temperatures)
+def test_sampling_measures_the_entropy_it_drew_at(row, x):
+    rows = torch.tensor(row[None], dtype=torch.float32)
+    heat = torch.tensor([x])
+    still = torch.tensor([False])
+    drawn = sample(rows, heat, still, rows.argmax(-1), torch.tensor([0.5], dtype=torch.float64))
+    expected = entropy.entropy_varentropy(row.astype(np.float32), np.float32(x))[0]
+    assert float(drawn.h[0]) == pytest.approx(float(expected), abs=1e-4)
+
+
 def test_rows_of_one_batch_are_drawn_independently():
     generator = torch.Generator().manual_seed(5)
     rows = torch.randn(6, 30, generator=generator)
     noise = uniforms(list(range(6)), [2] * 6)
     x = torch.linspace(-1.0, 0.5, 6)
     greedy = torch.tensor([False, True] * 3)
-    together = sample(rows, x, greedy, noise)
+    largest = rows.argmax(-1)
+    together = sample(rows, x, greedy, largest, noise)
     for i in range(6):
         one = slice(i, i + 1)
-        assert torch.equal(sample(rows[one], x[one], greedy[one], noise[one]), together[one])
+        alone = sample(rows[one], x[one], greedy[one], largest[one], noise[one])
+        assert torch.equal(alone.tokens, together.tokens[one])
+        assert torch.equal(alone.h, together.h[one])

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from backend.recorder import measure_nodes
-from backend.sensors import entropy_varentropy, healthy_rows, kl_divergence, surprisal_at_one
+from backend.sensors import entropy_varentropy, kl_divergence, row_stats
 from controllers import entropy
 from tests.strategies import Float64, log_temperatures, logits
 from traces.schema import X_NODES
@@ -79,7 +79,7 @@ def test_surprisal_is_minus_the_log_probability_at_one(row):
     rows = torch.tensor(row[None], dtype=torch.float32)
     token = int(row.argmax())
     expected = -float(rows.double().log_softmax(-1)[0, token])
-    found = surprisal_at_one(rows, torch.tensor([token]))
+    found = row_stats(rows, torch.zeros(1, 1)).lse[0, 0] - rows[0, token]
     assert float(found) == pytest.approx(expected, abs=1e-4)
 
 
@@ -103,8 +103,8 @@ def test_kl_matches_float64_and_is_zero_between_equal_rows(seed, spread, masked)
 def test_a_row_is_healthy_without_nan_and_plus_infinity(value, healthy):
     rows = torch.zeros(2, 30)
     rows[1, 4] = value
-    assert healthy_rows(rows).tolist() == [True, healthy]
+    assert (row_stats(rows, torch.zeros(2, 1)).argmax >= 0).tolist() == [True, healthy]
 
 
 def test_a_row_with_every_token_masked_is_not_healthy():
-    assert healthy_rows(torch.full((1, 9), -math.inf)).tolist() == [False]
+    assert row_stats(torch.full((1, 9), -math.inf), torch.zeros(1, 1)).argmax.tolist() == [-1]

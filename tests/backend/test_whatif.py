@@ -13,7 +13,7 @@ from backend.whatif import pruned_logits
 from controllers.presets import get_preset
 from controllers.serving.messages import Plan, Row
 from controllers.serving.request import Request
-from tests.backend.tiny import ROOMY, prompt_of
+from tests.backend.tiny import EVEN_IF_SHORT, ROOMY, prompt_of
 from traces.schema import COVERAGES
 
 TABLE = {0: list(range(16)), 9: list(range(16))}
@@ -21,7 +21,7 @@ TABLE = {0: list(range(16)), 9: list(range(16))}
 
 def prepared(loaded: LoadedModel, start: int) -> LiveExecutor:
     """Return an executor about to compute token ``start``, in pages another request has used."""
-    executor = LiveExecutor(loaded, get_preset("baseline"), ROOMY)
+    executor = LiveExecutor(loaded, get_preset("baseline"), ROOMY, sparse=EVEN_IF_SHORT)
     for request_id, length in ((9, 250), (0, start + 1)):
         request = Request(request_id=request_id, prompt_tokens=length, max_tokens=2)
         executor.add(request, prompt_of(length, request_id))
@@ -38,6 +38,6 @@ def test_a_what_if_gives_what_a_sparse_step_would_have_given(tiny):
             for lane, coverage in enumerate(COVERAGES):
                 executor = prepared(tiny, start)
                 sparse = replace(row, coverage=float(coverage))
-                step = prepare([sparse], TABLE, executor.cache, executor.pins)
+                step = prepare([sparse], TABLE, executor.cache, executor.pins, sparse=EVEN_IF_SHORT)
                 given = forward(tiny.model, executor.tokens_of([sparse]), [sparse], step)
                 torch.testing.assert_close(asked[lane], given[0], rtol=0.0, atol=1e-5)

@@ -16,6 +16,7 @@ from backend.attention import ATTENTION
 from backend.engine import Engine, Submission
 from backend.executor import Recorder
 from backend.models import LoadedModel
+from backend.sparse import SparseAttention
 from controllers.coverage import FixedCoverage
 from controllers.presets import Preset, get_preset
 from controllers.serving.limits import EngineLimits
@@ -33,6 +34,7 @@ STEP_LAW = StepLaw(
     per_prompt_token_s=1e-5,
     per_prompt_square_s=1e-9,
 )
+EVEN_IF_SHORT = SparseAttention(min_pages=1)  # tiny contexts, where pruning does not pay
 ROOMY = EngineLimits(max_seqs=8, token_budget=512, n_pages=128, max_context=CONTEXT)
 
 
@@ -147,7 +149,9 @@ def engine(
     sink: Sink | None = None,
 ) -> Engine:
     chosen = get_preset(preset) if isinstance(preset, str) else preset
-    return Engine(loaded, chosen, limits, STEP_LAW, recorder=recorder, sink=sink)
+    return Engine(
+        loaded, chosen, limits, STEP_LAW, recorder=recorder, sink=sink, sparse=EVEN_IF_SHORT
+    )
 
 
 def tokens_of(made: Engine, submissions: Sequence[Submission]) -> dict[int, tuple[int, ...]]:

@@ -1,7 +1,8 @@
-"""Page selection against brute force: mass, pins, floors, coverage, order."""
+"""Page selection against brute force: mass, pins, floors, coverage, order; both twins."""
 
 from __future__ import annotations
 
+import math
 from itertools import combinations
 
 import pytest
@@ -10,15 +11,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from kernels.page_select.naive import (
-    Pins,
-    estimate_mass,
-    pages_to_keep,
-    rank_pages,
-    select_pages,
-)
+from kernels.kv_store import naive as kv_store
+from kernels.page_select import naive, native
+from kernels.page_select.blocks import select_blocks
+from kernels.page_select.naive import Pins, pages_to_keep, rank_pages
+from kernels.page_stats import Bounds, Moments, PageStats
+from tests.kernels.pages import Layer, Shape, attend
 
 HEADS = 2
+TWINS = pytest.mark.parametrize("twin", [naive, native], ids=["naive", "native"])
 seeds = st.integers(0, 2**31 - 1)
 pins = st.builds(
     Pins, first=st.integers(1, 2), recent=st.integers(1, 3), min_pages=st.integers(1, 6)
@@ -36,8 +37,17 @@ def masses(draw: st.DrawFn, max_pages: int = 24) -> Tensor:
     return scores.softmax(-1)
 
 
-def chosen(mass: Tensor, coverage: float, pinned: Pins) -> list[list[int]]:
-    pages, kept = select_pages(mass, coverage, pinned)
+def selected(mass: Tensor, coverage: float, pinned: Pins, twin=native) -> tuple[Tensor, Tensor]:
+    """Select from one row's mass ``[Hkv, n]`` in a table that runs backwards."""
+    n = mass.shape[1]
+    table = torch.arange(n - 1, -1, -1, dtype=torch.int32)[None]
+    count, wanted = torch.tensor([n], dtype=torch.int32), torch.tensor([coverage])
+    pages, kept = twin.select_pages(mass[None], table, count, wanted, pinned)
+    return n - 1 - pages[0], kept[0]  # positions again
+
+
+def chosen(mass: Tensor, coverage: float, pinned: Pins, twin=native) -> list[list[int]]:
+    pages, kept = selected(mass, coverage, pinned, twin)
     return [row[:count].tolist() for row, count in zip(pages, kept.tolist(), strict=True)]
 
 
@@ -45,19 +55,45 @@ def pinned_pages(n: int, pinned: Pins) -> set[int]:
     return set(range(min(n, pinned.first))) | set(range(max(0, n - pinned.recent), n))
 
 
-@given(masses(), st.floats(0.05, 0.999), pins)
-def test_pinned_pages_and_the_floor_are_always_kept(mass, coverage, pinned):
+def statistics(layer: Layer, kind: type[PageStats]) -> PageStats:
+    """Fill the statistics of every page that holds tokens."""
+    s = layer.shape
+    stats = kind(*(torch.full((s.H, layer.pool, s.D), math.nan) for _ in range(2)))
+    for b in range(s.B):
+        n, tail = int(layer.n_pages[b]), int(layer.tails[b])
+        pages = layer.table[b, :n].long()
+        slots = (pages[:, None] * s.P + torch.arange(s.P)).flatten()[: (n - 1) * s.P + tail]
+        k, v = layer.k.flatten(1, 2)[:, slots], layer.v.flatten(1, 2)[:, slots]
+        kv_store.store(k, v, slots, layer.k, layer.v, stats)
+    return stats
+
+
+def estimate(twin, layer: Layer, stats: PageStats) -> Tensor:
+    return twin.estimate_mass(
+        layer.q,
+        stats,
+        layer.table,
+        layer.n_pages,
+        layer.tails,
+        layer.scaling,
+        page_tokens=layer.shape.P,
+    )
+
+
+@TWINS
+@given(mass=masses(), coverage=st.floats(0.05, 0.999), pinned=pins)
+def test_pinned_pages_and_the_floor_are_always_kept(twin, mass, coverage, pinned):
     n = mass.shape[1]
-    for row in chosen(mass, coverage, pinned):
+    for row in chosen(mass, coverage, pinned, twin):
         assert pinned_pages(n, pinned) <= set(row)
         assert len(row) >= min(n, pinned.min_pages)
 
 
-@given(masses(), st.floats(0.05, 0.999), pins)
-def test_kept_pages_ascend_without_repeats_and_end_with_the_last_page(mass, coverage, pinned):
-    pages, kept = select_pages(mass, coverage, pinned)
+@TWINS
+@given(mass=masses(), coverage=st.floats(0.05, 0.999), pinned=pins)
+def test_kept_pages_ascend_without_repeats_and_end_with_the_last_page(twin, mass, coverage, pinned):
+    pages, kept = selected(mass, coverage, pinned, twin)
     last = mass.shape[1] - 1
-    assert pages.shape[1] == int(kept.max())
     for row, count in zip(pages.tolist(), kept.tolist(), strict=True):
         assert row[:count] == sorted(set(row[:count]))
         assert row[count - 1] == last
@@ -80,53 +116,122 @@ def test_no_smaller_set_with_the_pins_reaches_the_coverage(mass, coverage, pinne
         assert best < coverage + 1e-6
 
 
-@given(masses(), st.lists(st.floats(0.05, 0.999), min_size=2, max_size=2), pins)
-def test_more_coverage_keeps_a_superset(mass, coverages, pinned):
-    low, high = sorted(coverages)
-    for small, large in zip(chosen(mass, low, pinned), chosen(mass, high, pinned), strict=True):
+@TWINS
+@given(
+    mass=masses(),
+    coverages=st.lists(st.floats(0.05, 0.999), min_size=2, max_size=2),
+    pinned=pins,
+)
+def test_more_coverage_keeps_a_superset(twin, mass, coverages, pinned):
+    low, high = (chosen(mass, coverage, pinned, twin) for coverage in sorted(coverages))
+    for small, large in zip(low, high, strict=True):
         assert set(small) <= set(large)
+
+
+@given(masses(), st.floats(0.05, 1.0), pins)
+def test_the_compiled_selection_is_the_naive_one(mass, coverage, pinned):
+    ours, theirs = (selected(mass, coverage, pinned, twin) for twin in (native, naive))
+    assert all(map(torch.equal, ours, theirs))
 
 
 @given(masses(), pins)
 def test_coverages_counted_together_are_those_counted_one_by_one(mass, pinned):
     coverages = torch.tensor([0.5, 0.8, 0.9, 0.95, 0.99])
-    order = rank_pages(mass, pinned)
-    together = pages_to_keep(mass.gather(1, order), coverages, pinned)
+    count = torch.tensor([mass.shape[1]])
+    order = rank_pages(mass[None], count, pinned)
+    together = pages_to_keep(mass[None].gather(-1, order), count, coverages[None], pinned)[0]
     for column, coverage in enumerate(coverages.tolist()):
         assert together[:, column].tolist() == [len(r) for r in chosen(mass, coverage, pinned)]
 
 
-@given(seeds, st.integers(1, 20), st.floats(0.0, 5.0))
-def test_estimated_mass_is_a_distribution_over_pages(seed, n, spread):
-    generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(HEADS, 3, 8, generator=generator) * spread
-    mean = torch.randn(HEADS, n, 8, generator=generator)
-    var = torch.randn(HEADS, n, 8, generator=generator).square() - 1e-3  # rounding below zero
-    counts = torch.full((n,), 16.0)
-    counts[-1] = 5.0
-    mass = estimate_mass(q, mean, var, counts, 8**-0.5)
-    assert mass.shape == (HEADS, n)
-    assert torch.all(mass >= 0)
-    torch.testing.assert_close(mass.sum(-1), torch.ones(HEADS))
+@TWINS
+def test_rows_of_a_batch_are_selected_each_at_its_own_coverage_and_length(twin):
+    layer = Layer(Shape(B=4, n=12))
+    mass = estimate(naive, layer, statistics(layer, Moments))
+    coverage = torch.tensor([1.0, 0.5, 0.9, 0.95])
+    pages, kept = twin.select_pages(mass, layer.table, layer.n_pages, coverage, Pins())
+    assert kept[0].tolist() == [12, 12]
+    for b in range(4):
+        n, row = int(layer.n_pages[b]), slice(b, b + 1)
+        alone, count = twin.select_pages(
+            mass[row, :, :n], layer.table[row, :n], layer.n_pages[row], coverage[row], Pins()
+        )
+        assert torch.equal(count, kept[row])
+        assert torch.equal(alone, pages[row, :, :n])
 
 
-@given(seeds, st.integers(2, 12))
-def test_estimated_mass_is_exact_where_the_keys_of_a_page_are_equal(seed, n):
-    generator = torch.Generator().manual_seed(seed)
-    q = torch.randn(HEADS, 3, 8, generator=generator)
-    mean = torch.randn(HEADS, n, 8, generator=generator)
-    counts = torch.randint(1, 17, (n,), generator=generator).float()
-    mass = estimate_mass(q, mean, torch.zeros_like(mean), counts, 8**-0.5)
-    keys = mean.repeat_interleave(counts.long(), dim=1)
-    weights = (q @ keys.transpose(1, 2) * 8**-0.5).softmax(-1).mean(1)
-    pieces = weights.split(counts.long().tolist(), dim=1)
-    torch.testing.assert_close(mass, torch.stack([p.sum(-1) for p in pieces], dim=1))
+@TWINS
+def test_mass_that_is_not_a_number_keeps_every_page(twin):
+    mass = torch.full((HEADS, 9), math.nan)
+    assert chosen(mass, 0.5, Pins(), twin) == [list(range(9))] * HEADS
 
 
-def test_a_page_count_weighs_its_mass():
-    q, mean = torch.zeros(1, 1, 4), torch.zeros(1, 2, 4)
-    mass = estimate_mass(q, mean, torch.zeros_like(mean), torch.tensor([16.0, 4.0]), 0.5)
-    torch.testing.assert_close(mass, torch.tensor([[0.8, 0.2]]))
+@pytest.mark.parametrize("kind", [Moments, Bounds])
+@pytest.mark.parametrize("shape", [Shape(B=1, n=1), Shape(B=4, n=40), Shape(D=64, P=16)], ids=str)
+def test_estimated_mass_is_a_distribution_over_pages_and_alike_in_both_twins(kind, shape):
+    layer = Layer(shape)
+    stats = statistics(layer, kind)
+    mass = estimate(native, layer, stats)
+    torch.testing.assert_close(mass, estimate(naive, layer, stats), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(mass.sum(-1), torch.ones(shape.B, shape.H))
+    for b in range(shape.B):
+        assert not mass[b, :, int(layer.n_pages[b]) :].any()
+
+
+@TWINS
+@pytest.mark.parametrize("kind", [Moments, Bounds])
+def test_estimated_mass_is_exact_where_the_keys_of_a_page_are_equal(twin, kind):
+    layer = Layer(Shape(B=2, n=6))
+    layer.k[:] = layer.k[:, :, :1].clone()
+    found = estimate(twin, layer, statistics(layer, kind))
+    size = layer.shape.P
+    for b in range(2):
+        for h in range(layer.shape.H):
+            _, weights = attend(layer, b, h, *layer.dense[:2])
+            n, share = int(layer.n_pages[b]), weights.mean(0)
+            exact = torch.nn.functional.pad(share, (0, n * size - len(share))).view(n, size).sum(1)
+            torch.testing.assert_close(found[b, h, :n].double(), exact, rtol=1e-4, atol=1e-6)
+
+
+@TWINS
+def test_quest_scores_bound_every_key_of_their_page(twin):
+    layer = Layer(Shape(B=1, H=1, G=1, n=8))
+    layer.tails[:] = layer.shape.P
+    mass = estimate(twin, layer, statistics(layer, Bounds))[0, 0]
+    bound = mass.log() - mass.log()[0]  # scores up to a constant
+    q, keys = layer.q[0, 0, 0], layer.k[0, layer.table[0].long()]
+    low, high = keys.amin(1), keys.amax(1)
+    exact = torch.maximum(q * low, q * high).sum(-1) * layer.scaling
+    torch.testing.assert_close(bound, exact - exact[0], rtol=1e-4, atol=1e-4)
+    assert (exact >= (keys @ q).amax(1) * layer.scaling - 1e-5).all()
+
+
+@TWINS
+def test_a_row_that_is_not_a_number_touches_no_other(twin):
+    layer = Layer(Shape(B=3))
+    stats = statistics(layer, Moments)
+    clean = estimate(twin, layer, stats)
+    layer.q[1] = math.nan
+    assert torch.equal(estimate(twin, layer, stats)[[0, 2]], clean[[0, 2]])
+
+
+@TWINS
+@given(mass=masses(), coverage=st.floats(0.05, 0.99), block=st.integers(1, 5))
+def test_blocks_are_kept_whole_and_reach_the_coverage(twin, mass, coverage, block):
+    n, pinned = mass.shape[1], Pins()
+    table = torch.arange(n, dtype=torch.int32)[None]
+    count, wanted = torch.tensor([n], dtype=torch.int32), torch.tensor([coverage])
+    pages, kept = select_blocks(mass[None], table, count, wanted, pinned, block, twin.select_pages)
+    assert pages.shape == (1, HEADS, n)
+    for row, amount, heads_mass in zip(pages[0].tolist(), kept[0].tolist(), mass, strict=True):
+        listed = row[:amount]
+        assert listed == sorted(set(listed))
+        assert listed[-1] == n - 1
+        assert pinned_pages(n, pinned) <= set(listed)
+        assert float(heads_mass[listed].sum()) >= coverage - 1e-6
+        for page in listed:
+            first = page // block * block
+            assert set(range(first, min(first + block, n))) <= set(listed)
 
 
 @pytest.mark.parametrize("name", ["first", "recent", "min_pages"])

@@ -59,7 +59,11 @@ def test_a_shadowed_preset_applies_baseline_and_logs_the_other() -> None:
     state = preset.temperature.init(signals[0])
     state, _ = preset.temperature.update(state, signals[0])
     assert preset.temperature.shadow_command(state)[0] < np.float32(-0.2)
-    assert (preset.coverage, preset.priority) == (FixedCoverage(), Fcfs())
+    np.testing.assert_array_equal(replay(preset.coverage, signals), np.float32(1.0))
+    state = preset.coverage.init(signals[0])
+    state, _ = preset.coverage.update(state, signals[0])
+    assert 0.9 < preset.coverage.shadow_command(state)[0] < 1.0
+    assert (preset.priority, preset.kv_budget_pages) == (Fcfs(), None)
 
 
 def test_an_unknown_preset_is_refused_with_the_known_names() -> None:

@@ -1,4 +1,7 @@
-"""The serving loop under random arrivals, cancels and kill switches, in a pool that binds."""
+"""The serving loop under random arrivals, cancels and kill switches, in a pool that binds.
+
+The executor's pages have content, so a page that is shared, kept or reclaimed wrongly is noticed.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,7 @@ from controllers.presets import PRESETS
 from controllers.serving.messages import Plan
 from controllers.serving.rows import LogRow
 from controllers.serving.runlog import replay_commands, replay_plans
+from tests.serving.paged import sharing
 from tests.serving.worlds import MS, FakeExecutor, World, preset, request, world
 
 MAX_REQUESTS = 12
@@ -35,14 +39,26 @@ class LoopMachine(RuleBasedStateMachine):
         n_pages=st.integers(10, 16),
         token_budget=st.integers(4, 16),
         stop_share=st.sampled_from([0.0, 0.2]),
+        hashed=st.booleans(),
+        kept=st.sampled_from([None, 4, 5]),
     )
     def build(
-        self, name: str, quantum: int | None, n_pages: int, token_budget: int, stop_share: float
+        self,
+        name: str,
+        quantum: int | None,
+        n_pages: int,
+        token_budget: int,
+        stop_share: float,
+        hashed: bool,  # noqa: FBT001
+        kept: int | None,
     ) -> None:
-        self.using = preset(name, quantum_tokens=quantum, probe_every=3)
-        self.world = world(
-            self.using, n_pages=n_pages, token_budget=token_budget, sink=self.log.append
+        burst = 0 if kept == 4 else 1
+        settings = {"quantum_tokens": quantum, "kv_budget_pages": kept, "kv_burst_pages": burst}
+        self.using = preset(name, probe_every=3, **settings)
+        self.world = sharing(
+            world(self.using, n_pages=n_pages, token_budget=token_budget, sink=self.log.append)
         )
+        self.hashed = hashed
         self.world.executor.stop_share = stop_share
         self.world.executor.fail_share = 0.02
 
@@ -54,6 +70,7 @@ class LoopMachine(RuleBasedStateMachine):
         client=st.sampled_from(["", "a", "b"]),
         guess=st.none() | st.integers(1, 15),
         rank=st.integers(-2, 2),
+        family=st.integers(0, 2),
     )
     def submit(
         self,
@@ -63,6 +80,7 @@ class LoopMachine(RuleBasedStateMachine):
         client: str,
         guess: int | None,
         rank: int,
+        family: int,
     ) -> None:
         r = request(
             self.submitted,
@@ -73,8 +91,16 @@ class LoopMachine(RuleBasedStateMachine):
             predicted_tokens=guess,
             priority=rank,
         )
-        self.world.submit(r)
+        self.world.send(r, family, hashed=self.hashed)
         self.submitted += 1
+
+    @precondition(lambda self: self.submitted < MAX_REQUESTS - 3)
+    @rule(prompt=st.integers(8, 25), length=st.integers(9, 15), family=st.integers(0, 2))
+    def submit_a_crowd(self, prompt: int, length: int, family: int) -> None:
+        for more in range(4):
+            r = request(self.submitted, prompt - more, length)
+            self.world.send(r, family, hashed=self.hashed)
+            self.submitted += 1
 
     @rule(wait_ms=st.integers(0, 3000))
     def wait(self, wait_ms: int) -> None:

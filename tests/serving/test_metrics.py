@@ -109,7 +109,7 @@ def test_an_idle_server_serves_at_the_modelled_rate() -> None:
 def test_an_empty_run_has_none_where_nothing_was_measured() -> None:
     found = metrics(Ledger(), ttft_slo_s=1.0, x_min=-1.0)
     zero = {"kv_bytes_read", "preemptions", "cost_s", "submitted", "completed", "cancelled"}
-    zero |= {"failed", "unfinished"}
+    zero |= {"failed", "unfinished", "prefix_hit_tokens", "pages_evicted"}
     for name, value in found.items():
         assert value == (0 if name in zero else None), name
 

@@ -1,4 +1,4 @@
-"""The page pool against a model that is a plain list of counts."""
+"""The page pool against a model of plain lists: counts, names, and the order of reclaiming."""
 
 from __future__ import annotations
 
@@ -19,15 +19,32 @@ class PoolMachine(RuleBasedStateMachine):
         super().__init__()
         self.pool = PagePool(N_PAGES)
         self.counts = [0] * N_PAGES
+        self.names: dict[int, int] = {}
+        self.idle: list[int] = []  # free pages with a name, least recently freed first
+
+    def _plain(self, n: int) -> list[int]:
+        """Return the free pages without a name, after reclaiming enough to give ``n``."""
+        named = set(self.idle)
+        free = [page for page, count in enumerate(self.counts) if not count and page not in named]
+        while self.idle and len(free) < n:
+            page = self.idle.pop(0)
+            del self.names[page]
+            free.append(page)
+        return sorted(free)
+
+    def _hold(self, page: int) -> None:
+        self.counts[page] += 1
+        if page in self.idle:
+            self.idle.remove(page)
 
     @rule(target=tables, n=st.integers(0, N_PAGES + 1))
     def allocate(self, n: int) -> list[int]:
-        free = [page for page, count in enumerate(self.counts) if count == 0]
-        runs = [p for p in free if all(q in free for q in range(p, p + n))]
         pages = self.pool.allocate(n)
-        if n > len(free):
+        if n > self.counts.count(0):
             assert pages is None
             return []
+        free = self._plain(n)
+        runs = [p for p in free if all(q in free for q in range(p, p + n))]
         assert pages is not None
         assert pages == (list(range(runs[0], runs[0] + n)) if runs and n else free[:n])
         for page in pages:
@@ -36,7 +53,7 @@ class PoolMachine(RuleBasedStateMachine):
 
     @rule(table=tables)
     def extend(self, table: list[int]) -> None:
-        free = [page for page, count in enumerate(self.counts) if count == 0]
+        free = self._plain(1)
         follows = table[-1] + 1 if table else None
         before = list(table)
         assert self.pool.extend(table) == bool(free)
@@ -54,17 +71,49 @@ class PoolMachine(RuleBasedStateMachine):
             self.counts[page] += 1
         return list(table)
 
+    @rule(table=tables, names=st.lists(st.integers(0, 9), max_size=3))
+    def publish(self, table: list[int], names: list[int]) -> None:
+        for page, name in zip(table, names, strict=False):
+            if page not in self.names:
+                self.pool.publish(page, name)
+                if name not in self.names.values():
+                    self.names[page] = name
+
+    @rule(target=tables, names=st.lists(st.integers(0, 9), max_size=3))
+    def find_and_share(self, names: list[int]) -> list[int]:
+        pages = {name: page for page, name in self.names.items()}
+        known = [name in pages for name in names]
+        found = self.pool.find(names)
+        assert found == [pages[name] for name in names[: [*known, False].index(False)]]
+        self.pool.share(found)
+        for page in found:
+            self._hold(page)
+        return found
+
+    @rule(names=st.lists(st.integers(0, 9), max_size=3))
+    def withdraw(self, names: list[int]) -> None:
+        self.pool.withdraw(names)
+        for page in [page for page, name in self.names.items() if name in names]:
+            del self.names[page]
+            if page in self.idle:
+                self.idle.remove(page)
+
     @rule(table=consumes(tables))
     def free(self, table: list[int]) -> None:
         self.pool.free(table)
+        freed = []
         for page in table:
             self.counts[page] -= 1
+            freed += [page] if not self.counts[page] and page in self.names else []
+        self.idle += reversed(freed)
 
     @invariant()
     def agrees_with_the_model(self) -> None:
         self.pool.check()
         assert [self.pool.references(page) for page in range(N_PAGES)] == self.counts
         assert self.pool.n_free == self.counts.count(0)
+        assert self.pool.n_reclaimable == len(self.idle)
+        assert all(self.pool.find([name]) == [page] for page, name in self.names.items())
 
 
 PoolMachine.TestCase.settings = settings(max_examples=50, stateful_step_count=30, deadline=None)

@@ -1,0 +1,41 @@
+"""Compiled kernels by their specialisation, and pointers for them."""
+
+from __future__ import annotations
+
+import ctypes
+from functools import cache
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kernels.native.build import compile, native_cache
+
+KERNELS = Path(__file__).parents[1]
+ANY_SHAPE = (("D", 64), ("G", 1))  # for what does not look at keys
+POINTER = ctypes.c_void_p
+INT32, INT64, FLOAT = ctypes.c_int32, ctypes.c_int64, ctypes.c_float
+
+
+@cache
+def library(kernel: str, defines: tuple[tuple[str, int], ...]) -> ctypes.CDLL | None:
+    """Return ``kernels/<kernel>/native.cpp`` compiled for ``defines``; ``None`` if it cannot be."""
+    return compile(KERNELS / kernel / "native.cpp", dict(defines), native_cache())
+
+
+def warm(*, group: int, dim: int, page_tokens: int) -> None:
+    """Compile what a model of this shape needs, so that no request waits for the compiler."""
+    library("kv_store", (("D", dim), ("P", page_tokens)))
+    library("paged_decode", (("D", dim), ("G", group), ("P", page_tokens)))
+    library("page_select", (("D", dim), ("G", group)))
+    library("page_select", ANY_SHAPE)
+
+
+def native_kind(*tensors: Tensor) -> bool:
+    """Whether compiled kernels take these tensors: float32 in main memory."""
+    return all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
+
+
+def address(tensor: Tensor | None) -> int | None:
+    """Return where a tensor's numbers begin; ``None`` is the null pointer."""
+    return None if tensor is None else tensor.data_ptr()
