@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from backend.errors import UnsupportedModel
+from backend.lean import lean
 from backend.linear import prepare_for_cpu
 
 if TYPE_CHECKING:
@@ -219,6 +220,7 @@ def load(
     network.to(device)
     if device == "cpu":
         prepare_for_cpu(network)
+        lean(network)
     return _describe(network, tokenizer, shape, name, digest)
 
 

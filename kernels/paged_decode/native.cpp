@@ -52,12 +52,12 @@ static void scores(const vf (&q)[G][NV], const float* k, const float* next, int 
                    vf (&s)[G][PV]) {
     for (int block = 0; block < PV; block++) {
         const int first = block * W, here = std::min(count - first, std::min(W, P - first));
-        for (int t = 0; t < std::min(W, P - first); t++) fetch(next + (first + t) * D);
         for (int g = 0; g < G; g++) {
             vf a[W];
 #pragma GCC unroll 16
             for (int t = 0; t < W; t++) {
                 const int at = first + t < P ? first + t : P - 1;
+                if (g == 0) fetch(next + at * D);  // one by one: a burst would fill the queue
                 vf key[NV];
                 row(k + at * D, key);
                 vf x = q[g][0] * key[0];

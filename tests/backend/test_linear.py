@@ -8,11 +8,14 @@ import pytest
 import torch
 from torch import nn
 
+from backend.cache import PagedCache
 from backend.linear import PackedLinear, prepare_for_cpu
-
-pytestmark = pytest.mark.skipif(
-    not torch.backends.mkldnn.is_available(), reason="torch has no oneDNN here"
-)
+from backend.sparse import SparseAttention
+from backend.steps import forward, prepare
+from controllers.selection import Pins
+from controllers.serving.messages import Row
+from kernels.native.build import find_compiler
+from tests.backend.tiny import tiny_model
 
 
 class Tied(nn.Module):
@@ -73,3 +76,39 @@ def test_other_number_formats_are_left_alone():
     model = Tied().bfloat16()
     assert prepare_for_cpu(model) == 0
     assert type(model.middle) is nn.Linear
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("has_one_dnn", [True, False])
+def test_without_a_compiler_the_numbers_are_the_same(pair, monkeypatch, has_one_dnn):
+    monkeypatch.setattr("backend.linear.native.available", lambda _: False)
+    if not has_one_dnn:
+        monkeypatch.setattr("backend.linear._has_one_dnn", lambda: False)
+    plain, ids = copy.deepcopy(pair[0]), torch.arange(20)[None]
+    other = copy.deepcopy(plain)
+    assert prepare_for_cpu(other) == 2
+    torch.testing.assert_close(other(ids), plain(ids), rtol=1e-5, atol=1e-5)
+    assert torch.equal(other.middle.weight, plain.middle.weight)
+
+
+@torch.no_grad()
+@pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+@pytest.mark.parametrize("coverage", [1.0, 0.8])
+def test_a_decode_rows_logits_do_not_depend_on_the_batch_bit_for_bit(monkeypatch, coverage):
+    monkeypatch.setattr("backend.linear.SMALLEST", 1)
+    tiny = tiny_model()
+    assert prepare_for_cpu(tiny.model) > 0
+    cache = PagedCache(layers=2, kv_heads=2, head_dim=16, n_pages=64, page_tokens=16)
+    for store in (cache.k, cache.v):
+        store.copy_(torch.randn(store.shape, generator=torch.Generator().manual_seed(1)))
+    tables = {lane: list(range(12 * lane, 12 * lane + 12)) for lane in range(5)}
+    rows = [Row(lane, 150 + 7 * lane, 1, True, coverage, False) for lane in range(5)]
+
+    def logits(chosen: list[Row]) -> torch.Tensor:
+        step = prepare(chosen, tables, cache, Pins(), sparse=SparseAttention(min_pages=1))
+        return forward(tiny.model, [row.request_id + 60 for row in chosen], chosen, step)
+
+    whole = logits(rows)
+    for lane, row in enumerate(rows):
+        assert torch.equal(logits([row])[0], whole[lane])
+    assert torch.equal(logits(rows[1:4]), whole[1:4])
