@@ -13,7 +13,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface
 
 from backend.cache import PagedCache
 from backend.pagechoice import choose, estimate
@@ -172,9 +172,5 @@ def _observe(
         observer.pages(rows.request_ids[lane], weights, mass[lane, :, :n], step)
 
 
-def _no_mask(*_: Any, **__: Any) -> None:
-    return None
-
-
+# No mask function goes with it: for an attention without one transformers prepares no mask.
 AttentionInterface.register(ATTENTION, paged_attention)
-AttentionMaskInterface.register(ATTENTION, _no_mask)

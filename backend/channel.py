@@ -6,6 +6,7 @@ import asyncio
 import threading
 from collections import deque
 
+from backend.errors import AlreadyRead, afresh
 from backend.params import Delta, Output
 
 
@@ -55,7 +56,7 @@ class Channel:
             return self._buffer.popleft() if self._buffer else self._ended()
 
     async def get_async(self) -> Delta | None:
-        """Await the next delta; as :meth:`get`."""
+        """Await the next delta; as :meth:`get`. Raises ``AlreadyRead`` while another awaits it."""
         loop = asyncio.get_running_loop()
         while True:
             with self._changed:
@@ -63,9 +64,16 @@ class Channel:
                     return self._buffer.popleft()
                 if self._end is not None:
                     return self._ended()
+                if self._sleeper is not None:
+                    raise AlreadyRead("the stream has a reader that waits for its next delta")
                 woken = loop.create_future()
-                self._sleeper = (loop, woken)
-            await woken
+                sleeper = self._sleeper = (loop, woken)
+            try:
+                await woken
+            finally:
+                with self._changed:
+                    if self._sleeper is sleeper:  # cancelled: nobody waits any more
+                        self._sleeper = None
 
     def wait(self, timeout_s: float | None = None) -> bool:
         """Wait for the end; return whether it has come."""
@@ -75,14 +83,14 @@ class Channel:
     def result(self) -> Output:
         """Return the finished reply of a channel that has ended, or raise what ended it."""
         if isinstance(self._end, Exception):
-            raise self._end
+            raise afresh(self._end)
         if self._end is None:
             raise RuntimeError("the request is still running")
         return self._end
 
     def _ended(self) -> None:
         if isinstance(self._end, Exception):
-            raise self._end
+            raise afresh(self._end)
 
     def _wake(self) -> bool:
         """Wake the reader; False if its event loop is gone."""

@@ -13,7 +13,8 @@ from backend.stream import Stream
 class Conversation:
     """Messages of a user and the model in turn, after an optional system message.
 
-    Each turn is sent with all before it; their pages are found in the prefix cache.
+    Each turn is sent with all before it. Pages of earlier prompts are found in the prefix cache;
+    pages of replies are not shared, so the newest reply is computed again as part of the prompt.
     """
 
     def __init__(self, llm: LLM, params: SamplingParams, *, system: str | None = None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands import Model, Seed, cuts, served, show
+from backend.commands import Model, Seed, cuts, interruptible, served, show
 from traces.console import guarded, note
 
 if TYPE_CHECKING:
@@ -37,9 +38,12 @@ def chat(
     seed: Seed = 0,
 ) -> None:
     """Talk to the live model: a line is a turn; /exit or the end of the input ends."""
+    from backend.arguments import text as utf8
     from backend.params import SamplingParams
     from controllers.presets import get_preset
 
+    if system is not None:
+        utf8("system", system)
     stages = cuts(top_k=top_k, top_p=top_p, min_p=min_p, top_n_sigma=None)
     chosen = replace(get_preset(preset), stages=stages)
     params = SamplingParams(
@@ -53,7 +57,9 @@ def chat(
     from backend.chat import Conversation  # slow: bad input was refused above
     from backend.llm import LLM
 
-    with LLM(model, chosen, max_seqs=1) as llm, served():
+    if isinstance(sys.stdin, io.TextIOWrapper):
+        sys.stdin.reconfigure(errors="surrogateescape")  # a bad line is refused, not all of them
+    with interruptible(), LLM(model, chosen, max_seqs=1) as llm, served():
         note(f"{llm.loaded.name} under {preset}: {COMMANDS}")
         conversation = Conversation(llm, params, system=system)
         for line in _lines():

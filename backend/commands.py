@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import datetime
 import shlex
+import signal
 import sys
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
+from types import FrameType
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +19,7 @@ import typer
 from controllers.samplers import Sampler
 from traces.console import FAILED, commit, emit_json, guarded, note, package_versions, progress
 
+INTERRUPTED = 130  # 128 and the number of SIGINT
 LIBRARIES = ("torch", "transformers", "numpy", "entropic-time")
 HERE = Path(__file__).parent
 app = typer.Typer(no_args_is_help=True)
@@ -45,17 +49,23 @@ def generate(
     min_p: Annotated[float | None, typer.Option(help="Cut below this share of the top p.")] = None,
     top_n_sigma: Annotated[float | None, typer.Option(help="Cut below n deviations.")] = None,
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages in the pool.")] = None,
-    page_budget: Annotated[int | None, typer.Option(help="KV pages a request may keep.")] = None,
+    page_budget: Annotated[
+        int | None,
+        typer.Option(help="KV pages kept while decoding, plus at most 8; default: all."),
+    ] = None,
     prefix_cache: Annotated[bool, typer.Option(help="Share pages of equal beginnings.")] = True,
     model: Model = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
     """Generate text on the live model under a preset."""
+    from backend.arguments import text as utf8
     from backend.params import SamplingParams
     from controllers.core import describe, require
     from controllers.presets import get_preset
 
+    for index, each in enumerate(prompt):
+        utf8(f"prompt {index}", each)
     require(not (stream and json), "stream and json exclude each other", stream=True, json=True)
     stages = cuts(top_k=top_k, top_p=top_p, min_p=min_p, top_n_sigma=top_n_sigma)
     chosen = replace(get_preset(preset), stages=stages, kv_budget_pages=page_budget)
@@ -70,15 +80,16 @@ def generate(
         one_sided=one_sided,
         min_coverage=min_coverage,
     )
+    replace(params, seed=params.seed + len(prompt) - 1)  # the last prompt's seed must do too
     from backend.live import GenerateOptions, generate_texts  # slow: bad input was refused above
 
     options = GenerateOptions(shadow=shadow, pages=pages, prefix_caching=prefix_cache)
     asked = (prompt, chosen, params)
     if stream:
-        with served():
+        with interruptible(once=True), served():
             rows, metrics = generate_texts(*asked, model=model, options=options, show=show)
     else:
-        with served(), progress("generating") as update:
+        with interruptible(once=True), served(), progress("generating") as update:
             rows, metrics = generate_texts(*asked, model=model, options=options, progress=update)
     if json:
         config = {"preset": preset, "model": model, **asdict(params), **asdict(options)}
@@ -105,6 +116,31 @@ def served() -> Iterator[None]:
     except ServingError as error:
         note(f"error: {error}")
         raise typer.Exit(FAILED) from None
+
+
+@contextmanager
+def interruptible(*, once: bool = False) -> Iterator[None]:
+    """Turn an interrupt into one line on stderr and exit code 130, as shells report it.
+
+    With ``once`` the first is obeyed and later ones are ignored, while the engine stops.
+    """
+    before = signal.getsignal(signal.SIGINT)
+    mine = threading.current_thread() is threading.main_thread() and before is not None
+
+    def obey(number: int, frame: FrameType | None) -> None:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    if once and mine:
+        signal.signal(signal.SIGINT, obey)
+    try:
+        yield
+    except KeyboardInterrupt:
+        note("interrupted")
+        raise typer.Exit(INTERRUPTED) from None
+    finally:
+        if once and mine and signal.getsignal(signal.SIGINT) is obey:
+            signal.signal(signal.SIGINT, before)
 
 
 def show(text: str) -> None:

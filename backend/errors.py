@@ -6,6 +6,8 @@ What the caller got wrong is a ``ValueError``; what happened to a correct call i
 
 from __future__ import annotations
 
+import copy
+
 
 class UnsupportedModel(ValueError):
     """A model whose attention, or what stands beside it, we cannot serve exactly."""
@@ -35,6 +37,10 @@ class Closed(ServingError):
     """A call after ``close``, or a request that ``close`` cut off."""
 
 
+class AlreadyRead(ServingError):
+    """A second coroutine that waits for a stream's next delta; the first reads on."""
+
+
 class EngineFault(ServingError):
     """A step that raised; the requests in it failed and gave back their pages.
 
@@ -47,3 +53,13 @@ class EngineFault(ServingError):
         super().__init__(text)
         self.request_ids = request_ids
         self.fatal = fatal
+
+
+def afresh(error: Exception) -> Exception:
+    """Return an equal error to raise, with the same cause.
+
+    An error that is raised again and again gathers the frames of every time.
+    """
+    made = copy.copy(error)
+    made.__cause__ = error.__cause__
+    return made

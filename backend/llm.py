@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import itertools
 import weakref
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import Self, cast
+from typing import Self
 
+from backend.arguments import flags, integer, integers, listed, number, short, text
 from backend.channel import Channel
 from backend.engine import Engine
 from backend.models import LoadedModel, load
 from backend.params import Output, SamplingParams
+from backend.prompts import Prompt, params_each, params_of, prompts_of, text_or_ids
 from backend.setup import (
     PAGE_TOKENS,
     default_limits,
@@ -31,7 +33,6 @@ from controllers.samplers import Sampler
 from controllers.serving.metrics import Metric, summarise
 from controllers.steplaw import StepLaw
 
-Prompt = str | Sequence[int]  # text as it is, or token ids
 Message = Mapping[str, str]  # a role and a content
 Progress = Callable[[int, int], None]  # tokens so far, tokens at most
 POOL_TOKENS = 16384  # its memory is taken as pages are first written
@@ -43,7 +44,9 @@ class LLM:
     """A model behind one engine in a thread of its own; every thread may call every method.
 
     ``preset`` names the control laws, or is a preset of your own; ``stages`` and
-    ``kv_budget_pages`` replace its truncations and its eviction budget. With ``shadow`` requests
+    ``kv_budget_pages`` replace its truncations and its eviction budget: from 8 tokens into its
+    reply a request is cut back to the budget once it holds more than ``Preset.kv_burst_pages`` (8)
+    above it; shared pages stay. With ``shadow`` requests
     run under ``baseline`` and their metrics tell what the preset would have done. With
     ``score_prompts`` the surprisal of prompt tokens is taken too, at the price of a logit row each.
     At most ``max_seqs + max_waiting`` requests are held, more are refused (None: no bound). A
@@ -77,6 +80,21 @@ class LLM:
         history: int | None = 1024,
         step_law: StepLaw | None = None,
     ) -> None:
+        integers(
+            max_seqs=max_seqs,
+            token_budget=token_budget,
+            pool_tokens=pool_tokens,
+            page_tokens=page_tokens,
+            stream_buffer=stream_buffer,
+        )
+        optional = {"kv_budget_pages": kv_budget_pages, "max_waiting": max_waiting}
+        integers(**{k: v for k, v in optional.items() if v is not None})
+        flags(prefix_caching=prefix_caching, shadow=shadow, score_prompts=score_prompts)
+        require(number("t_cal", t_cal) > 0.0, "t_cal must be > 0", t_cal=t_cal)
+        if history is not None:
+            require(
+                integer("history", history) >= 1, "history must be >= 1 or None", history=history
+            )
         require(page_tokens >= 1, "page_tokens must be >= 1", page_tokens=page_tokens)
         require(
             pool_tokens >= 1 and pool_tokens % page_tokens == 0,
@@ -116,7 +134,7 @@ class LLM:
 
     def generate(
         self,
-        prompts: Prompt | Sequence[Prompt],
+        prompts: Prompt | Iterable[Prompt],
         params: SamplingParams | Sequence[SamplingParams] | None = None,
         *,
         progress: Progress | None = None,
@@ -131,10 +149,10 @@ class LLM:
             Overloaded: there is no room in the queue for all of them; none was served.
             EngineFault, Closed: what the engine met on the way.
         """
-        listed = _prompts(prompts)
+        asked = prompts_of(prompts)
         tickets = [
             self._ticket(prompt, each)
-            for prompt, each in zip(listed, _each(params, len(listed)), strict=True)
+            for prompt, each in zip(asked, params_each(params, len(asked)), strict=True)
         ]
         self._worker.submit(tickets)
         try:
@@ -148,7 +166,8 @@ class LLM:
     def chat(self, messages: Sequence[Message], params: SamplingParams | None = None) -> Output:
         """Reply to a conversation of ``{"role": ..., "content": ...}``, in the model's format.
 
-        Sent again with the reply and the next turn, its pages are found in the prefix cache.
+        Sent again with the reply and the next turn, the pages of these messages are found in the
+        prefix cache; the reply is computed again as part of the prompt.
         """
         return self.generate([self.chat_ids(messages)], params)[0]
 
@@ -161,7 +180,7 @@ class LLM:
 
         Any number of streams run at once. Raises as :meth:`generate` does.
         """
-        ticket = self._ticket(prompt, params or SamplingParams(), streams=True)
+        ticket = self._ticket(prompt, params_of(params), streams=True)
         self._worker.submit([ticket])
         return Stream(ticket.request.request_id, ticket.channel, self._worker.cancel, self)
 
@@ -202,8 +221,10 @@ class LLM:
         self.close()
 
     def _ticket(self, prompt: Prompt, params: SamplingParams, *, streams: bool = False) -> Ticket:
-        encoded = self.loaded.tokenizer(prompt).input_ids if isinstance(prompt, str) else prompt
-        ids = tuple(encoded)
+        given = text_or_ids(prompt)
+        if isinstance(given, str):
+            given = tuple(self.loaded.tokenizer(text("prompt", given)).input_ids)
+        ids = given
         request = params.request(next(self._ids), len(ids))
         self._engine.check(request, ids)
         vocabulary = self.loaded.vocabulary
@@ -239,25 +260,13 @@ def _preset(
     preset: str | Preset, stages: Sequence[Sampler] | None, kv_budget_pages: int | None
 ) -> Preset:
     chosen = get_preset(preset) if isinstance(preset, str) else preset
+    if not isinstance(chosen, Preset):
+        raise ValueError(f"preset must be a name or a Preset; got preset={short(preset)}")
     if stages is not None:
+        for stage in listed("stages", stages):
+            if isinstance(stage, type) or not callable(getattr(stage, "shape", None)):
+                raise ValueError(f"stages must be samplers; got {short(stage)}")
         chosen = replace(chosen, stages=tuple(stages))
     if kv_budget_pages is not None:
         chosen = replace(chosen, kv_budget_pages=kv_budget_pages)
     return chosen
-
-
-def _prompts(prompts: Prompt | Sequence[Prompt]) -> list[Prompt]:
-    if isinstance(prompts, str) or (prompts and isinstance(prompts[0], int)):
-        return [cast("Prompt", prompts)]
-    return list(cast("Sequence[Prompt]", prompts))
-
-
-def _each(
-    params: SamplingParams | Sequence[SamplingParams] | None, count: int
-) -> list[SamplingParams]:
-    if params is None or isinstance(params, SamplingParams):
-        same = params or SamplingParams()
-        return [replace(same, seed=same.seed + index) for index in range(count)]
-    rule = f"params must be one, or one per prompt = {count}"
-    require(len(params) == count, rule, params=len(params))
-    return list(params)

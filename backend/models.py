@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
+from backend.arguments import text as utf8
 from backend.errors import UnsupportedModel
 from backend.lean import lean
 from backend.linear import prepare_for_cpu
@@ -63,6 +64,7 @@ class LoadedModel:
 
     def encode_chat(self, text: str) -> list[int]:
         """Return the ids of one user turn in the model's chat format; plain ids if it has none."""
+        utf8("prompt", text)
         if not self.tokenizer.chat_template:
             return list(self.tokenizer(text).input_ids)
         turns = [{"role": "user", "content": text}]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from backend.arguments import flag, integer, listed, number, text
 from backend.stops import check_stops
 from controllers.core import require
 from controllers.serving.request import Request
@@ -29,16 +30,24 @@ class SamplingParams:
 
     def __post_init__(self) -> None:
         for name in ("max_tokens", "seed"):
-            value = getattr(self, name)
-            require(isinstance(value, int), f"{name} must be an integer", **{name: value})
+            self._set(name, integer(name, getattr(self, name)))
+        for name in ("temperature", "target_nats", "min_coverage"):
+            self._set(name, number(name, getattr(self, name)))
+        for name in ("ignore_stop", "one_sided", "enabled"):
+            flag(name, getattr(self, name))
         self.request(0, 1)  # it checks what it takes over
+        self._set("stop", listed("stop", self.stop))
         check_stops(self.stop)
+        for stop in self.stop:
+            text("stop", stop)
+        ids = listed("stop_token_ids", self.stop_token_ids)
+        self._set("stop_token_ids", tuple(integer("stop_token_id", each) for each in ids))
         for token in self.stop_token_ids:
-            require(
-                isinstance(token, int) and token >= 0,
-                "stop_token_ids must be integers >= 0",
-                stop_token_id=token,
-            )
+            require(token >= 0, "stop_token_ids must be integers >= 0", stop_token_id=token)
+
+    def _set(self, name: str, value: object) -> None:
+        """Put a plain Python value in place of an equal one of another type, numpy's say."""
+        object.__setattr__(self, name, value)
 
     def request(self, request_id: int, prompt_tokens: int) -> Request:
         """Return the request of a prompt with these parameters."""

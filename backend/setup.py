@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+from backend.arguments import short, text
 from backend.errors import OutOfMemory
 from backend.models import LoadedModel
 from controllers.serving.limits import EngineLimits
@@ -113,28 +114,40 @@ def data_folder() -> Path | None:
     return None if place is None else Path(place)
 
 
-def encode_messages(loaded: LoadedModel, messages: Sequence[Mapping[str, str]]) -> list[int]:
+def encode_messages(loaded: LoadedModel, messages: Iterable[Mapping[str, str]]) -> list[int]:
     """Return the ids of a conversation in the model's chat format, ready for the next reply.
 
     Without a chat format the contents are joined by newlines. Raises ``ValueError`` for messages
     that are no ``{"role": ..., "content": ...}`` or that the format refuses.
     """
-    if not messages:
-        raise ValueError("messages must hold one message at least; got []")
-    for message in messages:
-        if set(message) != {"role", "content"}:
-            raise ValueError(f"a message has a role and a content; got {sorted(message)}")
+    turns = _turns(messages)
     tokenizer = loaded.tokenizer
     if not tokenizer.chat_template:
-        return list(tokenizer("\n".join(each["content"] for each in messages)).input_ids)
+        return list(tokenizer("\n".join(each["content"] for each in turns)).input_ids)
     from jinja2 import TemplateError
 
-    turns = [dict(each) for each in messages]
     try:
         encoded = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True)
     except TemplateError as error:
         raise ValueError(f"messages do not fit the chat format of {loaded.name}: {error}") from None
     return list(encoded["input_ids"])
+
+
+def _turns(messages: Iterable[Mapping[str, str]]) -> list[dict[str, str]]:
+    """Return a conversation's messages as they are, if they are messages."""
+    if isinstance(messages, str | bytes | Mapping) or not isinstance(messages, Iterable):
+        raise ValueError(f"messages must be a sequence of messages; got {short(messages)}")
+    turns = []
+    for index, message in enumerate(messages):
+        if not isinstance(message, Mapping):
+            raise ValueError(f"message {index} must be a mapping; got {short(message)}")
+        if set(message) != {"role", "content"}:
+            fields = sorted(map(str, message))
+            raise ValueError(f"message {index} must have a role and a content; got {fields}")
+        turns.append({name: text(f"{name} of message {index}", message[name]) for name in message})
+    if not turns:
+        raise ValueError("messages must hold one message at least; got []")
+    return turns
 
 
 def make_request(

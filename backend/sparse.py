@@ -18,9 +18,10 @@ class SparseAttention:
     ``mean_std`` and ``quest`` read statistics of each page's keys. ``lagged`` takes the larger of
     the ``mean_std`` estimate and an exponential moving average of the mass each page was measured
     to get, one number per page and KV head. ``low_bit`` scores every token by a 4-bit copy of its
-    key: close to the oracle and as many bytes as ``mean_std`` in float32, but its kernel is the
-    naive one, which takes longer than dense attention. ``oracle`` runs dense attention first: the
-    bound of what any scorer can reach, for ablation, and slower than dense attention itself.
+    key: close to the oracle and as many bytes as ``mean_std`` in float32, but about .6 of dense
+    attention's time on one CPU core, where ``mean_std`` takes about .04. ``oracle`` runs dense
+    attention first: the bound of what any scorer can reach, for ablation, and slower than dense
+    attention itself.
     """
 
     scorer: Scorer = "mean_std"

@@ -13,6 +13,7 @@ from controllers.core import require
 
 Decode = Callable[[Sequence[int]], str]
 UNDECIDED = "\ufffd"  # what decoders put for bytes that are no character, or not one yet
+UNSETTLED = 32  # fresh tokens past which what can be no character is settled
 
 
 def check_stops(stops: Sequence[str]) -> None:
@@ -45,7 +46,25 @@ class Detokeniser:
         self._given += len(piece)
         if text and not text.endswith(UNDECIDED):
             self._context, self._fresh, self._given = self._fresh, [], 0
+        elif len(self._fresh) > UNSETTLED:
+            piece += self._settle()
         return piece
+
+    def _settle(self) -> str:
+        """Let go of the first half of a long run of bytes that are no character.
+
+        A run is cut only where both sides decode to the same text apart as together. Without such
+        a place nothing is let go of.
+        """
+        whole = self._text()
+        for cut in range(len(self._fresh) // 2, len(self._fresh) // 2 + 4):
+            head, tail = self._fresh[:cut], self._fresh[cut:]
+            before, after = self._decode(head), self._decode(tail)
+            if before and after and before + after == whole and len(before) >= self._given:
+                piece = before[self._given :]
+                self._context, self._fresh, self._given = head, tail, 0
+                return piece
+        return ""
 
     def finish(self) -> str:
         """Return what was held back; no token may follow."""

@@ -8,6 +8,7 @@ from types import TracebackType
 from typing import Self
 
 from backend.channel import Channel
+from backend.errors import AlreadyRead
 from backend.params import Delta, Output
 
 ABANDONED = "abandoned"
@@ -21,6 +22,7 @@ class Stream:
     ``with`` block, or drops the stream.
 
     Raises, while iterating:
+        AlreadyRead: another coroutine waits for the next delta; its reading goes on.
         Abandoned: the buffer of unread deltas ran over.
         EngineFault: a step with this request in it raised.
         Closed: the engine was closed.
@@ -67,6 +69,8 @@ class Stream:
     async def __anext__(self) -> Delta:
         try:
             delta = await self._channel.get_async()
+        except AlreadyRead:
+            raise  # the request belongs to the reader that was first
         except BaseException:
             self.cancel()
             raise

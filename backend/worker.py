@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import queue
+import signal
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 
 from backend.engine import Engine, Generation
-from backend.errors import Abandoned, Closed, EngineFault, Overloaded
+from backend.errors import Abandoned, Closed, EngineFault, Overloaded, afresh
 from backend.params import Output
 from backend.ticket import Ticket
 from controllers.serving.ledger import CANCELLED
@@ -43,7 +45,7 @@ class Worker:
         """
         with self._lock:
             if self._refusal is not None:
-                raise self._refusal
+                raise afresh(self._refusal)
             held = len(self._tickets) + len(tickets)
             if self._most is not None and held > self._most:
                 raise Overloaded(f"queue is full: at most {self._most} requests; got {held}")
@@ -66,13 +68,18 @@ class Worker:
         self._inbox.put(self._engine.disable_all)
 
     def stop(self) -> None:
-        """Cut off what still runs and end the thread; again is harmless."""
-        with self._lock:
-            self._refusal = self._refusal or Closed("the engine is closed")
-            thread = self._thread
-        self._inbox.put(None)
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        """Cut off what still runs and end the thread; again is harmless.
+
+        Interrupts are ignored until the step under way is over: an interpreter that goes while
+        a thread is inside a kernel aborts.
+        """
+        with _uninterrupted():
+            with self._lock:
+                self._refusal = self._refusal or Closed("the engine is closed")
+                thread = self._thread
+            self._inbox.put(None)
+            if thread is not None and thread is not threading.current_thread():
+                thread.join()
 
     def _run(self) -> None:
         torch.get_num_threads()  # a new thread takes over torch's setting only when it asks
@@ -117,7 +124,19 @@ class Worker:
                     ticket.request, ticket.prompt, arrived_ns=ticket.arrived_ns, reply=ticket.reply
                 )
             except ValueError as error:
-                self._close(request_id, error)
+                self._withdraw(request_id)
+                self._close(request_id, error.with_traceback(None))
+            except Exception as error:  # whatever it is, the others are sound
+                self._withdraw(request_id)
+                text = f"request {request_id} was not taken: {_line(error)}"
+                fault = EngineFault(text, request_ids=(request_id,))
+                fault.__cause__ = error
+                self._close(request_id, fault)
+
+    def _withdraw(self, request_id: int) -> None:
+        """Take back what an admission that raised has left of a request."""
+        self._engine.loop.cancel(request_id, self._engine.now_ns())
+        self._engine.executor.release(request_id)
 
     def _cancel(self, request_id: int, reason: str) -> None:
         self._engine.cancel(request_id)
@@ -164,6 +183,21 @@ class Worker:
             ticket = self._tickets.pop(request_id, None)
         if ticket is not None:
             ticket.channel.close(end)
+
+
+@contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Ignore SIGINT meanwhile, in the one thread that gets it."""
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.getsignal(signal.SIGINT) if main else None
+    if before is None:  # another thread, or a handler that is not Python's
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _line(error: Exception) -> str:

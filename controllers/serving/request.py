@@ -5,9 +5,11 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field
 from enum import StrEnum
+from numbers import Integral
 
 from controllers.core import require
 
+SEEDS = 2**64  # they key a counter-based generator of that many streams
 MAX_PRIORITY = 2**24  # beyond it float32 merges neighbours
 
 
@@ -65,6 +67,13 @@ class Request:
             0.0 <= self.min_coverage <= 1.0,
             "min_coverage must lie in [0, 1]",
             min_coverage=self.min_coverage,
+        )
+        require(
+            isinstance(self.seed, Integral)
+            and not isinstance(self.seed, bool)
+            and 0 <= self.seed < SEEDS,
+            "seed must be an integer in [0, 2^64)",
+            seed=self.seed,
         )
         require(
             abs(self.priority) <= MAX_PRIORITY,

@@ -2,7 +2,9 @@
 
 Why at run time: the kernels are specialised to a model's head size, group and page by macros, and
 to the machine by ``-march=native``. The library lands in the user's cache under a name that hashes
-everything it depends on. Without a compiler the caller falls back on plain torch.
+everything it depends on, with its checksum beside it. The checksum is compared before loading: to
+map a file that was cut short would kill the process. Without a compiler the caller falls back on
+plain torch.
 """
 
 from __future__ import annotations
@@ -48,11 +50,12 @@ def compile(  # it is what it does
     macros = [f"-D{name}={value}" for name, value in sorted(defines.items())]
     try:
         library = cache / f"{source.parent.name}-{_key(compiler, source, macros)}.so"
-        if not library.is_file():
+        if not _intact(library):
             _build(compiler, source, macros, library)
         return ctypes.CDLL(str(library))
     except (OSError, subprocess.SubprocessError) as error:
-        _warn(f"{source.name} was not compiled ({_reason(error)}): plain torch runs instead")
+        name = f"{source.parent.name}/{source.name}"
+        _warn(f"{name} was not compiled ({_reason(error)}): plain torch runs instead")
         return None
 
 
@@ -74,7 +77,28 @@ def _build(compiler: str, source: Path, macros: list[str], library: Path) -> Non
             text=True,
             timeout=TIMEOUT_S,
         )
-        part.replace(library)  # same file system: atomic, so racing processes are harmless
+        seal = Path(scratch) / _seal(library).name
+        seal.write_text(_checksum(part))
+        for path, target in ((part, library), (seal, _seal(library))):
+            with path.open("rb") as file:
+                os.fsync(file.fileno())
+            path.replace(target)  # atomic; a pair that does not match is built again
+
+
+def _seal(library: Path) -> Path:
+    return library.with_suffix(".sum")
+
+
+def _checksum(path: Path) -> str:
+    content = path.read_bytes()
+    return f"{len(content)} {hashlib.sha256(content).hexdigest()}"
+
+
+def _intact(library: Path) -> bool:
+    """Tell whether a library is there and is, byte for byte, what was compiled."""
+    if not (library.is_file() and _seal(library).is_file()):
+        return False
+    return _seal(library).read_bytes() == _checksum(library).encode()
 
 
 def _key(compiler: str, source: Path, macros: list[str]) -> str:

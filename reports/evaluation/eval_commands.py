@@ -12,7 +12,6 @@ from traces.console import emit_json, guarded, note, progress
 
 app = typer.Typer()
 OUT = Path("reports") / "out"
-RESULTS = Path("reports") / "results"
 QUALITY_TASKS = "qmsum,book,topics"
 
 Tasks = Annotated[
@@ -105,7 +104,7 @@ def evaluate(
 @app.command()
 @guarded
 def quality(
-    out: Annotated[Path, typer.Option(help="JSON to write.")] = RESULTS / "quality.json",
+    out: Annotated[Path, typer.Option(help="JSON to write.")] = OUT / "quality.json",
     rows: Annotated[Path, typer.Option(help="Rows (JSON lines); a run goes on from it.")] = (
         OUT / "quality.jsonl"
     ),
@@ -114,7 +113,7 @@ def quality(
     n: Annotated[int, typer.Option(min=1, help="Documents per task.")] = 7,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens forced per text.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="T of the forced text.")] = 0.8,
-    figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = RESULTS / "quality.png",
+    figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = OUT / "quality.png",
     data: Data = None,
     model: Model = None,
     seed: Annotated[int, typer.Option(min=0)] = 0,

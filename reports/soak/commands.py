@@ -15,7 +15,9 @@ app = typer.Typer(no_args_is_help=True)
 @guarded
 def soak(
     minutes: Annotated[float | None, typer.Option(help="Length of the soak.")] = None,
-    requests: Annotated[int | None, typer.Option(min=1, help="Requests to serve.")] = None,
+    requests: Annotated[
+        int | None, typer.Option(help="Requests to serve; at least 100, and 4 x history.")
+    ] = None,
     preset: Annotated[str, typer.Option(help="Control preset.")] = "full",
     model: Annotated[
         str | None, typer.Option(help="Folder, hub id, or 'default'; a tiny random one without.")
@@ -35,9 +37,13 @@ def soak(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all randomness.")] = 0,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Serve a random mix for long; exit 1 if memory grows or anything is left over."""
+    """Serve a random mix for long; exit 1 if memory grows or anything is left over.
+
+    Exit 2 if too few requests were served to tell: what the engine remembers of finished requests
+    grows to twice the history first, and only what comes after is judged.
+    """
     from reports.soak.build import build
-    from reports.soak.run import Plan
+    from reports.soak.run import TOO_SHORT, Plan, least_requests
     from reports.soak.run import soak as run_soak
     from reports.soak.summary import describe, summary
 
@@ -65,5 +71,9 @@ def soak(
         emit_json("soak", seed=seed, config=config, metrics=metrics)
     else:
         describe(metrics)
-    if not found.passed(plan):
+    verdict = found.verdict(plan)
+    if verdict == TOO_SHORT:
+        least = least_requests(history)
+        raise ValueError(f"the soak was {TOO_SHORT}: give --requests {least} or more minutes")
+    if verdict != "passed":
         raise typer.Exit(FAILED)

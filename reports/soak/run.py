@@ -16,10 +16,12 @@ from controllers.serving.messages import Plan as StepPlan
 from controllers.serving.messages import Result
 from reports.soak.gauges import Samples
 from reports.soak.remnants import remnants
-from reports.soak.slope import Slope, robust_slope
+from reports.soak.slope import FEWEST as FEWEST_SAMPLES
+from reports.soak.slope import WARMUP, Slope, robust_slope
 from reports.soak.traffic import Arrival
 
 CAPACITY = 512  # samples kept
+TOO_SHORT = "too short to judge"
 REMNANTS = 20  # at most so many are listed
 FEWEST = 100
 LEVELS = ("rss_bytes", "python_blocks")
@@ -51,7 +53,7 @@ class Plan:
         )
         require(
             self.requests is None or self.requests >= FEWEST,
-            f"requests must be >= {FEWEST}, for a slope to be seen",
+            f"requests must be >= {FEWEST}: fewer do not show growth",
             requests=self.requests,
         )
         require(
@@ -95,21 +97,44 @@ class Soak:
         bounds = {"rss_bytes": plan.rss_bound, "python_blocks": plan.block_bound}
         return {name: slope.verdict(bounds[name]) for name, slope in self.slopes.items()}
 
-    def passed(self, plan: Plan) -> bool:
-        """Tell whether nothing grew and nothing was left over."""
-        return not self.leftovers and set(self.verdicts(plan).values()) == {"flat"}
+    def verdict(self, plan: Plan) -> str:
+        """Return "passed" (nothing grew, nothing left over), "failed" or ``TOO_SHORT``."""
+        if self.leftovers:
+            return "failed"
+        if not self.slopes:
+            return TOO_SHORT
+        return "passed" if set(self.verdicts(plan).values()) == {"flat"} else "failed"
+
+
+def least_requests(history: int | None) -> int:
+    """Return how many requests a soak needs: half of them after the engine's history is full.
+
+    The engine remembers up to twice ``history`` finished requests, and grows until then. Without
+    a bound (None) it never stops growing, and the fit shows that.
+    """
+    return max(FEWEST, 4 * (history or 0))
 
 
 def soak(
     engine: Engine, traffic: Iterator[Arrival], plan: Plan, *, progress: Progress | None = None
 ) -> Soak:
-    """Serve ``traffic`` until ``plan`` ends it; sample, let the engine run dry, and judge."""
+    """Serve ``traffic`` until ``plan`` ends it; sample, let the engine run dry, and judge.
+
+    Raises ``ValueError`` if the plan's requests cannot be judged. A time that served fewer than
+    ``least_requests``, or took too few samples, gives no slopes.
+    """
+    least = least_requests(engine.history)
+    require(
+        plan.requests is None or plan.requests >= least,
+        f"requests must be >= {least}: fewer do not show growth beyond the engine's history",
+        requests=plan.requests,
+    )
     with _frozen_objects():
         run = _Run(engine, traffic, plan)
         run.serve(progress)
         run.drain()
-    samples, requests = run.samples, run.samples.column("requests")
-    slopes = {name: robust_slope(requests, samples.column(name)) for name in LEVELS}
+    samples = run.samples
+    slopes = _slopes(samples, 2 * (engine.history or 0)) if run.served >= least else {}
     return Soak(
         samples=samples,
         reasons=run.reasons,
@@ -125,6 +150,16 @@ def soak(
         leftovers=leftovers(engine),
         slopes=slopes,
     )
+
+
+def _slopes(samples: Samples, full_after: int) -> dict[str, Slope]:
+    """Fit each gauge after the history is full and a warm-up; nothing of too few samples."""
+    requests = samples.column("requests")
+    fitted = requests >= full_after
+    if fitted.sum() - int(WARMUP * fitted.sum()) < FEWEST_SAMPLES:
+        return {}
+    x = requests[fitted]
+    return {name: robust_slope(x, samples.column(name)[fitted]) for name in LEVELS}
 
 
 def leftovers(engine: Engine) -> list[str]:
@@ -161,6 +196,7 @@ class _Run:
         self.reasons: Counter[str] = Counter()
         self.refused = self.switched_off = self.steps = self.tokens = self.preemptions = 0
         self.sparse_rows = self.pages_evicted = self.tokens_found = 0
+        self.served = 0  # requests that ended before the engine ran dry
         engine.on_step = self._count
 
     @property
@@ -186,10 +222,12 @@ class _Run:
                     self._engine, requests=self.reasons.total(), wall_s=self.elapsed_s
                 )
                 if progress is not None:
-                    progress(int(1000 * share), 1000)
+                    done = self.reasons.total()
+                    progress(done, max(done, round(done / share)))
 
     def drain(self) -> None:
         """Let what is under way finish, and cancel half of it."""
+        self.served = self.reasons.total()
         for request_id in list(self._engine.loop.sequences)[::2]:
             self._cancel(request_id)
         while self._engine.loop.has_work:

@@ -10,6 +10,7 @@ from scipy.stats import theilslopes
 from controllers.core import require
 
 BLOCKS = 20  # neighbouring samples are alike; medians of blocks are less so
+WARMUP = 0.25  # share of the samples that is left out
 FEWEST = 20  # samples from which a slope is taken
 
 
@@ -32,7 +33,7 @@ class Slope:
         return {"slope": self.value, "low": self.low, "high": self.high}
 
 
-def robust_slope(x: np.ndarray, y: np.ndarray, *, warmup: float = 0.25) -> Slope:
+def robust_slope(x: np.ndarray, y: np.ndarray, *, warmup: float = WARMUP) -> Slope:
     """Fit y against x by Theil-Sen on block medians, the first ``warmup`` share left out.
 
     Source: Sen, "Estimates of the regression coefficient based on Kendall's tau", JASA 1968.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from typing import Any
 
-from reports.soak.run import Plan, Soak
+from reports.soak.run import LEVELS, Plan, Soak
 
 _MIB = 2.0**20
 POINTS = 20  # of the course of resident memory that are shown: (requests, MiB)
@@ -16,10 +16,12 @@ def summary(found: Soak, plan: Plan) -> dict[str, Any]:
     rss, served = found.samples.column("rss_bytes"), found.samples.column("requests")
     every = max(1, len(rss) // POINTS)
     return {
-        "verdict": "passed" if found.passed(plan) else "failed",
+        "verdict": found.verdict(plan),
         "verdicts": found.verdicts(plan),
-        "rss_bytes_per_request": found.slopes["rss_bytes"].to_json(),
-        "python_blocks_per_request": found.slopes["python_blocks"].to_json(),
+        **{
+            f"{name}_per_request": found.slopes[name].to_json() if name in found.slopes else None
+            for name in LEVELS
+        },
         "rss_mib": [
             [int(requests), round(level / _MIB, 3)]
             for requests, level in list(zip(served.tolist(), rss.tolist(), strict=True))[::every]

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
+from functools import cache
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from backend.engine import Engine, Submission
 from backend.executor import LiveExecutor
-from backend.models import LoadedModel
+from backend.models import LoadedModel, fetch_default
 from controllers.presets import get_preset
 from controllers.serving.limits import EngineLimits
 from controllers.serving.messages import Plan, Row
@@ -24,14 +26,10 @@ PROMPTS = 20
 CLOSE_CALL = 1e-3  # float64 gap of the two best logits below which float32 may choose either
 
 
-@contextmanager
-def stock(loaded: LoadedModel) -> Iterator[torch.nn.Module]:
-    """Lend the model with transformers' own attention."""
-    loaded.model.set_attn_implementation("sdpa")
-    try:
-        yield loaded.model
-    finally:
-        loaded.model.set_attn_implementation("entropic")
+@cache
+def stock() -> Any:
+    """Return the same weights as transformers alone would run them: nothing packed or swapped."""
+    return AutoModelForCausalLM.from_pretrained(fetch_default(), dtype=torch.float32).eval()
 
 
 def prompts_of(loaded: LoadedModel) -> list[list[int]]:
@@ -47,8 +45,8 @@ def stock_tokens(
     longest, pad = max(map(len, prompts)), min(loaded.stop_ids)
     ids = torch.tensor([[pad] * (longest - len(p)) + p for p in prompts])
     mask = torch.tensor([[0] * (longest - len(p)) + [1] * len(p) for p in prompts])
-    with stock(loaded) as model, torch.no_grad():
-        out = model.generate(
+    with torch.no_grad():
+        out = stock().generate(
             ids,
             attention_mask=mask,
             do_sample=False,
@@ -64,10 +62,10 @@ def until_stop(tokens: list[int], stops: frozenset[int]) -> list[int]:
     return tokens[:end]
 
 
-def best_gap(loaded: LoadedModel, prefix: list[int]) -> float:
+def best_gap(prefix: list[int]) -> float:
     """Return the gap of the two best logits after ``prefix``, in float64."""
-    with stock(loaded) as model, torch.no_grad():
-        exact = copy.deepcopy(model).double()
+    with torch.no_grad():
+        exact = copy.deepcopy(stock()).double()
         top = exact(input_ids=torch.tensor([prefix])).logits[0, -1].topk(2).values
     return float(top[0] - top[1])
 
@@ -112,7 +110,7 @@ def test_greedy_output_is_that_of_transformers_whatever_the_pressure(smollm2, ma
             continue
         pairs = zip([*ours, -1], [*theirs, -1], strict=False)
         first = next(i for i, (a, b) in enumerate(pairs) if a != b)
-        gap = best_gap(smollm2, [*prompts[index], *theirs[:first]])
+        gap = best_gap([*prompts[index], *theirs[:first]])
         print(f"prompt {index}: differs from token {first} on; float64 gap {gap:.1e}")
         assert gap < CLOSE_CALL, f"prompt {index}, token {first}: {ours[first:]}, {theirs[first:]}"
 
@@ -134,6 +132,6 @@ def test_logits_of_prefill_and_decode_are_those_of_transformers(smollm2):
         row = Row(0, start, n, True, 1.0, False)
         executor.execute(Plan(0, (row,)), {0: list(range(32))})
     whole = torch.tensor([[*prompt, *executor.generated(0)]])
-    with stock(smollm2) as model, torch.no_grad():
-        expected = model(input_ids=whole).logits[0, len(prompt) - 1 : -1]
+    with torch.no_grad():
+        expected = stock()(input_ids=whole).logits[0, len(prompt) - 1 : -1]
     torch.testing.assert_close(torch.cat(kept), expected, rtol=1e-5, atol=1e-4)

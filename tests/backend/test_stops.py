@@ -97,6 +97,27 @@ def test_a_stop_token_ends_the_text_before_itself(tokens, stop_id):
     assert pushed == min(len(kept) + 1, len(tokens))
 
 
+@given(runs=st.lists(st.tuples(st.integers(0, len(PIECES) - 1), st.integers(1, 90)), max_size=5))
+def test_long_runs_of_bytes_that_are_no_character_join_exactly(runs):
+    tokens = [token for token, times in runs for _ in range(times)]
+    made = Detokeniser(decode)
+    pieces = [made.push(token) for token in tokens]
+    assert "".join([*pieces, made.finish()]) == decode(tokens)
+
+
+def test_a_run_of_invalid_bytes_costs_the_same_for_each_token():
+    decoded = []
+
+    def counting(tokens: Sequence[int]) -> str:
+        decoded.append(len(tokens))
+        return decode(tokens)
+
+    made = Detokeniser(counting)
+    for token in tokens_of(b"\xff") * 1000:
+        made.push(token)
+    assert max(decoded) <= 100
+
+
 def test_text_that_may_begin_a_stop_is_held_back_until_it_does_not():
     reply = Reply(decode, stops=["abba"])
     pieces, _ = stream(reply, tokens_of(b"a", b"b", b"b", b"b", b"a"))

@@ -31,7 +31,7 @@ def test_a_source_is_compiled_once_for_each_set_of_macros(source, tmp_path):
         assert library is not None
         assert library.answer() == n
     files = sorted(cache.iterdir())
-    assert len(files) == 2  # and no scratch folder is left
+    assert len(files) == 4  # a library and its checksum each and no scratch folder is left
     before = [file.stat().st_mtime_ns for file in files]
     assert build.compile(source, {"N": 2}, cache) is not None
     assert [file.stat().st_mtime_ns for file in files] == before
@@ -54,8 +54,27 @@ def test_a_source_that_does_not_compile_gives_none_and_one_note(source, tmp_path
             assert build.compile(source, {"N": 3}, tmp_path / "cache") is None
     notes = [record.getMessage() for record in caplog.records]
     assert len(notes) == 1
-    assert notes[0].startswith("answer.cpp was not compiled (")
+    assert notes[0].startswith(f"{tmp_path.name}/answer.cpp was not compiled (")
     assert not list((tmp_path / "cache").glob("*.so"))
+
+
+@needs_compiler
+@pytest.mark.parametrize("damaged", ["*.so", "*.sum"])
+@pytest.mark.parametrize("left", [0, 40])
+def test_a_damaged_library_is_compiled_anew_and_never_loaded(
+    source, tmp_path, monkeypatch, damaged, left
+):
+    cache = tmp_path / "cache"
+    with monkeypatch.context() as patched:
+        patched.setattr(build.ctypes, "CDLL", lambda path: path)  # compiled, not mapped
+        build.compile(source, {"N": 7}, cache)
+    (path,) = cache.glob(damaged)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:left])
+    library = build.compile(source, {"N": 7}, cache)
+    assert library is not None
+    assert library.answer() == 7
+    assert len(path.read_bytes()) == len(whole)
 
 
 def test_without_a_compiler_there_is_none(source, tmp_path, monkeypatch):

@@ -13,7 +13,7 @@ from reports.soak.build import build
 from reports.soak.commands import app
 from reports.soak.gauges import Samples, resident_bytes
 from reports.soak.remnants import FIRST_ID, remnants
-from reports.soak.run import Plan, soak
+from reports.soak.run import Plan, _slopes, soak
 from reports.soak.slope import robust_slope
 from reports.soak.traffic import Mix, arrivals
 
@@ -104,8 +104,8 @@ def test_a_soak_serves_what_it_should_and_leaves_nothing():
     plan = Plan(requests=100, waiting=4)
     found = soak(engine, traffic, plan)
     assert found.leftovers == []
-    assert found.passed(Plan(requests=100, rss_bound=1e9, block_bound=1e9))
-    assert not found.passed(Plan(requests=100, rss_bound=1e9, block_bound=-1e9))
+    assert found.verdict(Plan(requests=100, rss_bound=1e9, block_bound=1e9)) == "passed"
+    assert found.verdict(Plan(requests=100, rss_bound=1e9, block_bound=-1e9)) == "failed"
     assert found.finished >= 100
     assert found.reasons["length"] > 0
     assert found.reasons["cancelled"] > 0
@@ -117,9 +117,21 @@ def test_a_soak_serves_what_it_should_and_leaves_nothing():
     assert set(found.slopes) == {"rss_bytes", "python_blocks"}
 
 
+def test_growth_while_the_history_fills_is_no_leak():
+    class Made:  # 100 kB per request up to the 40th, then nothing
+        def column(self, name: str) -> np.ndarray:
+            x = np.arange(160.0)
+            return x if name == "requests" else 1e5 * np.minimum(x, 40)
+
+    for full_after, verdict in ((40, "flat"), (150, None)):
+        slopes = _slopes(Made(), full_after)  # type: ignore[arg-type]
+        found = slopes["rss_bytes"].verdict(256.0) if slopes else None
+        assert found == verdict
+
+
 def test_the_command_exits_1_when_a_bound_is_passed():
     bounds = ["--rss-bound", "1e9", "--block-bound", "-1e9"]
-    done = CliRunner().invoke(app, ["--requests", "100", "--json", *bounds])
+    done = CliRunner().invoke(app, ["--requests", "100", "--history", "20", "--json", *bounds])
     assert done.exit_code == 1, done.stderr
     metrics = json.loads(done.stdout)["metrics"]
     assert metrics["verdict"] == "failed"
@@ -135,6 +147,9 @@ def test_the_command_exits_1_when_a_bound_is_passed():
         (["--requests", "100", "--preset", "nope"], "unknown preset 'nope'"),
         (["--requests", "100", "--pages", "3"], "got pages=3"),
         (["--requests", "20"], "requests must be >= 100"),
+        (["--requests", "0"], "requests must be >= 100"),
+        (["--requests", "799"], "requests must be >= 800"),
+        (["--minutes", "0.01"], "too short to judge: give --requests 800"),
     ],
 )
 def test_bad_input_is_one_line(arguments, names):
