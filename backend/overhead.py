@@ -18,6 +18,7 @@ from backend.executor import LiveExecutor
 from backend.models import LoadedModel
 from backend.pagechoice import choose
 from backend.setup import PAGE_TOKENS
+from backend.sparse import SparseAttention
 from backend.steps import prepare
 from backend.stopwatch import Laps
 from controllers.core import TokenSignal, require
@@ -30,6 +31,7 @@ from controllers.steplaw import StepLaw
 
 CONTROL = ("statistics", "law", "lanes", "token surprisal")
 WARMUP = 3  # steps not counted
+_ANY_LENGTH = SparseAttention(min_pages=1)  # selection is priced, however short the rows
 _ANY_LAW = StepLaw(
     base_s=1e-3,
     per_decode_s=1e-4,
@@ -109,7 +111,12 @@ class _Run:
         self._steps, self._loaded, self._laps = steps, loaded, Laps()
         self._loop = ServingLoop(limits, preset, _ANY_LAW)
         self._executor = LiveExecutor(
-            loaded, preset, limits, ignore_stop=True, stopwatch=self._laps
+            loaded,
+            preset,
+            limits,
+            ignore_stop=True,
+            stopwatch=self._laps,
+            sparse=_ANY_LENGTH,
         )
         _fill(self._executor)
         prompt = np.random.default_rng(0).integers(0, loaded.vocabulary, context).tolist()
@@ -132,7 +139,9 @@ class _Run:
         plan = self._loop.plan(time.perf_counter_ns())
         rows = [replace(row, coverage=coverage) for row in plan.rows]
         executor = self._executor
-        step = prepare(rows, self._loop.pages(plan), executor.cache, executor.pins)
+        step = prepare(
+            rows, self._loop.pages(plan), executor.cache, executor.pins, sparse=_ANY_LENGTH
+        )
         assert step.decode is not None
         pruned = step.decode.pruned
         if pruned is None:  # rows so short that they run dense

@@ -43,7 +43,8 @@ class Setting:
 
 def fixed(coverage: float, **options: Any) -> Setting:
     """Return a setting of constant coverage; ``options`` are those of ``SparseAttention``."""
-    sparse = SparseAttention(**options)
+    given: dict[str, Any] = {"min_pages": 1} | options  # quality, however short the row
+    sparse = SparseAttention(**given)
     parts = [sparse.scorer, f"p={coverage:g}"]
     if sparse.dense_layers:
         parts.append(f"dense={sparse.dense_layers}")
