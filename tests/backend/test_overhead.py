@@ -28,6 +28,16 @@ def test_the_parts_of_a_step_add_up_and_control_is_their_marked_sum(tiny):
     assert not rows["page selection at 0.95"].control
 
 
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"steps": 0}, "steps must be >= 1"),
+        ({"batch": 0}, "batch must be >= 1"),
+        ({"context": 0}, "context must be >= 1"),
+        ({"coverage": 1.0}, r"coverage must lie in \(0, 1\)"),
+        ({"preset": "nothing"}, "unknown preset 'nothing'"),
+    ],
+)
 def test_bad_arguments_are_refused_by_name(tiny, options, text):
     with pytest.raises(ValueError, match=text):
         control_overhead(tiny, **options)
