@@ -6,7 +6,7 @@ alone knows a request's true output length (the oracle boundary); the loop learn
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -58,13 +58,18 @@ class TraceExecutor:
         *,
         residual: Residual,
         seed: int = 0,
+        twin_coverage: Callable[[int], float] = lambda _: 1.0,
     ) -> None:
-        """Serve ``model`` under the temperature law of ``preset``; ``seed`` keys the bootstrap."""
+        """Serve ``model`` under the temperature law of ``preset``; ``seed`` keys the bootstrap.
+
+        ``twin_coverage`` (``ServingLoop.twin_coverage``) is asked about rows that recompute.
+        """
         self._model = model
         self._law = preset.temperature
         self._step_law = step_law
         self._residual = residual
         self._seed = seed
+        self._twin_coverage = twin_coverage
         self._evicts = preset.kv_budget_pages is not None
         self._lanes = LaneTable(self._law, np.zeros(1, F32))
         self._scripts: dict[int, _Script] = {}
@@ -154,9 +159,14 @@ class TraceExecutor:
         self, sampled: list[Row], scripts: list[_Script], positions: list[int], rows: np.ndarray
     ) -> tuple[list[float], np.ndarray | None]:
         """Return the kept share and the residual factor of each sampled row."""
-        if all(row.coverage >= 1.0 for row in sampled):
+        coverage = np.array(
+            [
+                self._twin_coverage(row.request_id) if t > 0 and row.n_tokens > 1 else row.coverage
+                for row, t in zip(sampled, positions, strict=True)
+            ]
+        )
+        if np.all(coverage >= 1.0):
             return [1.0] * len(sampled), None
-        coverage = np.array([row.coverage for row in sampled])
         share = self._model.shares.share(rows, coverage)
         self.clamped_rows += self._model.shares.count_below(coverage)
         normals = np.array([s.normals[t] for s, t in zip(scripts, positions, strict=True)])
@@ -204,7 +214,7 @@ class TraceExecutor:
         """
         size = self._model.page_tokens
         kept = dense = scored = n_decode = prompt_tokens = squares = 0
-        kv_tokens = 0.0
+        kv_tokens = longest = 0
         for row, part in zip(sampled, share, strict=True):
             if row.n_tokens == 1:
                 holes = pages[row.request_id].count(HOLE) if self._evicts else 0
@@ -213,12 +223,14 @@ class TraceExecutor:
                 dense += units
                 scored += units if row.coverage < 1.0 else 0
                 n_decode += 1
-                kv_tokens += part * (row.start + 1 - holes * size)
+                kv_read = round(part * (row.start + 1 - holes * size))
+                kv_tokens += kv_read
+                longest = max(longest, kv_read)
         for row in plan.rows:
             if not (row.samples and row.n_tokens == 1):
                 prompt_tokens += row.n_tokens
                 squares += chunk_squares(row.start, row.n_tokens)
-        seconds = self._step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares)
+        seconds = self._step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares, longest)
         return kept, dense, scored, max(1, round(1e9 * seconds))
 
 

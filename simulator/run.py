@@ -105,7 +105,12 @@ def run_workload(
             oracle=oracle,
         )
         executor = TraceExecutor(
-            model, config.preset, config.step_law, residual=residual, seed=config.seed
+            model,
+            config.preset,
+            config.step_law,
+            residual=residual,
+            seed=config.seed,
+            twin_coverage=loop.twin_coverage,
         )
         replica = Replica(env, loop, executor, on_finish=cluster.finished, verify=verify)
         cluster.replicas.append(replica)

@@ -3,15 +3,13 @@
 Micro and meso read nothing about load or duration, so a request's temperatures, coverages and
 entropies do not depend on when it is served. All requests are therefore run through the very law
 objects in one pass over token positions, thousands of lanes at a time, and a simulation need only
-look its tokens up. One thing on that path does depend on load: the row that resumes a preempted
-request recomputes its context densely. ``dense`` names those positions, and a request that was
-preempted is scanned again with them.
+look its tokens up.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -33,7 +31,6 @@ class Job:
     request: Request
     rows: np.ndarray  # int [L], the recorded row that answers for each generated token
     normals: np.ndarray  # float64 [L], standard normal of each token's residual
-    dense: frozenset[int] = field(default_factory=frozenset)  # positions forced dense
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,11 +72,9 @@ class _Block:
         longest = int(self._lengths[0])
         self._rows = np.zeros((longest, len(jobs)), np.intp)
         self._normals = np.zeros((longest, len(jobs)))
-        self._forced = np.zeros((longest, len(jobs)), bool)
         for lane, job in enumerate(jobs):
             self._rows[: len(job.rows), lane] = job.rows
             self._normals[: len(job.rows), lane] = job.normals
-            self._forced[[t for t in job.dense if t < longest], lane] = True
         self._signal = _signals(requests)
         self._prompt = np.array([r.prompt_tokens for r in requests])
         self._ids = np.array([r.request_id for r in requests])
@@ -147,7 +142,6 @@ class _Block:
         preset = self._preset
         sparse = (wanted > 0.0) & (wanted < 1.0) & (self._meso[:n] > 0.0) & (t > 0)
         sparse &= self._prompt[:n] + t >= preset.sparse_min_context
-        sparse &= ~self._forced[t, :n]
         probe = np.zeros(n, bool)
         if preset.probe_every > 0:
             probe = sparse & ((t + self._ids[:n]) % preset.probe_every == 0)

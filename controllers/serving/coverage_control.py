@@ -42,7 +42,13 @@ class CoverageControl:
         Probes fall where ``generated + request_id`` is a multiple of ``probe_every``, so requests
         take turns; a row that is dense anyway is not called a probe.
         """
-        return self._ruled(sequence, self._commands.get(sequence.request.request_id, 1.0))
+        command = self._commands.get(sequence.request.request_id, 1.0)
+        return self._ruled(sequence, command, decoding=sequence.decoding)
+
+    def twin(self, sequence: Sequence) -> float:
+        """Return the coverage of the next token's row, had the request never been preempted."""
+        command = self._commands.get(sequence.request.request_id, 1.0)
+        return self._ruled(sequence, command, decoding=sequence.generated > 0)[0]
 
     def shadow(self, sequences: list[Sequence]) -> dict[int, float]:
         """Return what a shadowed law would set for the next rows, by request; empty without one."""
@@ -50,14 +56,14 @@ class CoverageControl:
             return {}
         commands = [self._shadow.get(s.request.request_id, 1.0) for s in sequences]
         return {
-            s.request.request_id: self._ruled(s, command)[0]
+            s.request.request_id: self._ruled(s, command, decoding=s.decoding)[0]
             for s, command in zip(sequences, commands, strict=True)
         }
 
-    def _ruled(self, sequence: Sequence, command: float) -> tuple[float, bool]:
+    def _ruled(self, sequence: Sequence, command: float, *, decoding: bool) -> tuple[float, bool]:
         preset, request = self._preset, sequence.request
         command = max(command, request.min_coverage)
-        sparse = 0.0 < command < 1.0 and request.enabled and sequence.decoding
+        sparse = 0.0 < command < 1.0 and request.enabled and decoding
         if not sparse or sequence.known < preset.sparse_min_context:
             return 1.0, False
         every = preset.probe_every

@@ -165,6 +165,14 @@ class ServingLoop:
             if row.request_id in self.sequences
         }
 
+    def twin_coverage(self, request_id: int) -> float:
+        """Return the coverage of a request's next token, had it never been preempted.
+
+        A row that recomputes a preempted request is dense. A simulation draws what pruning does to
+        entropy as if it were not, so that no trajectory depends on load.
+        """
+        return self._coverage.twin(self.sequences[request_id])
+
     def shadow_coverage(self, plan: Plan) -> dict[int, float]:
         """Return what a shadowed coverage law would have set for the rows of an open plan."""
         return self._coverage.shadow([self.sequences[row.request_id] for row in plan.rows])
