@@ -14,8 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from backend.linear import Blocks, PackedLinear
 from kernels.gated_silu import native as gate_kernel
 from kernels.rms_norm import native as norm_kernel
+from kernels.skinny_linear.native import gated_linear
 
 TOLERANCE = 2e-6  # relative
 SCALES = (1e-3, 1.0, 30.0)  # of random input; at the least of them eps weighs in
@@ -49,7 +51,14 @@ class LeanMLP(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``down(silu(gate(x)) * up(x))``; x ``[..., d]``."""
-        return self.down_proj(gate_kernel.gated_silu(self.gate_proj(x), self.up_proj(x)))
+        gate, up = _blocks(self.gate_proj), _blocks(self.up_proj)
+        if gate is None or up is None:
+            return self.down_proj(gate_kernel.gated_silu(self.gate_proj(x), self.up_proj(x)))
+        return self.down_proj(gated_linear(x, gate.packed, up.packed, gate.outputs))
+
+
+def _blocks(layer: nn.Module) -> Blocks | None:
+    return layer.blocks if isinstance(layer, PackedLinear) and layer.bias is None else None
 
 
 def lean(model: nn.Module) -> int:

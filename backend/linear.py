@@ -44,18 +44,21 @@ class _Plain:
         return F.linear(x, self._weight, bias)
 
 
-class _Blocks:
+class Blocks:
     """In blocks of 16 outputs, for our kernel."""
 
     def __init__(self, weight: Tensor) -> None:
-        self._outputs = len(weight)
-        self._packed = pack(weight)
+        """Pack a weight ``[out, in]``."""
+        self.outputs = len(weight)
+        self.packed = pack(weight)
 
     def plain(self) -> Tensor:
-        return unpack(self._packed, self._outputs)
+        """Return the weight, ``[out, in]``."""
+        return unpack(self.packed, self.outputs)
 
     def apply(self, x: Tensor, bias: Tensor | None) -> Tensor:
-        return native.linear(x, self._packed, self._outputs, bias)
+        """Return ``x @ weight.T + bias``."""
+        return native.linear(x, self.packed, self.outputs, bias)
 
 
 class _OneDnn:
@@ -88,6 +91,11 @@ class PackedLinear(nn.Module):
     def weight(self) -> Tensor:
         """The weight, ``[out, in]``; a copy while it is packed."""
         return self._weights.plain()
+
+    @property
+    def blocks(self) -> Blocks | None:
+        """The weight as our kernel reads it; None where another layout is in use."""
+        return self._weights if isinstance(self._weights, Blocks) else None
 
     def forward(self, x: Tensor) -> Tensor:
         """Return ``x @ weight.T + bias``; x ``[..., in]``."""
@@ -141,7 +149,7 @@ def _packed(weight: Tensor) -> _Weights:
     if not _packable(weight):
         return _Plain(weight)
     if native.available(weight.shape[1]):
-        return _Blocks(weight)
+        return Blocks(weight)
     return _OneDnn(weight) if _has_one_dnn() else _Plain(weight)
 
 

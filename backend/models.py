@@ -28,7 +28,9 @@ import torch
 from backend.arguments import text as utf8
 from backend.errors import UnsupportedModel
 from backend.lean import lean
+from backend.lean_attention import lean_attention
 from backend.linear import prepare_for_cpu
+from traces.cache import cache_folder
 
 if TYPE_CHECKING:
     from backend.architecture import Architecture
@@ -73,13 +75,6 @@ class LoadedModel:
                 "input_ids"
             ]
         )
-
-
-def cache_folder() -> Path:
-    """Return the user cache: ``$ENTROPIC_CACHE``, or ``entropic-time`` under the XDG cache."""
-    own = os.environ.get("ENTROPIC_CACHE")
-    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(own) if own else Path(base) / "entropic-time"
 
 
 def sha256_file(path: Path) -> str:
@@ -223,6 +218,7 @@ def load(
     if device == "cpu":
         prepare_for_cpu(network)
         lean(network)
+        lean_attention(network)
     return _describe(network, tokenizer, shape, name, digest)
 
 

@@ -16,7 +16,7 @@ class _Call(ctypes.Structure):
         ("gate", POINTER),
         ("up", POINTER),
         ("y", POINTER),
-        ("n", INT64),
+        *((name, INT64) for name in ("rows", "d", "stride")),
         ("threads", INT32),
     )
 
@@ -27,14 +27,28 @@ def available() -> bool:
 
 
 def gated_silu(gate: Tensor, up: Tensor) -> Tensor:
-    """Return ``silu(gate) * up``; contract as the naive twin's, and the shapes must be equal."""
+    """Return ``silu(gate) * up``; contract as the naive twin's, and the shapes must be equal.
+
+    Both may be halves of one wider tensor.
+    """
     lib = library("gated_silu", ()) if native_kind(gate, up) else None
     if lib is None:
         return naive.gated_silu(gate, up)
     if gate.shape != up.shape:
         raise ValueError(f"up must have gate's shape {list(gate.shape)}; got {list(up.shape)}")
-    gate, up = gate.contiguous(), up.contiguous()
-    y = torch.empty_like(gate)
-    call = _Call(gate.data_ptr(), up.data_ptr(), y.data_ptr(), y.numel(), torch.get_num_threads())
+    shape, d = gate.shape, gate.shape[-1] if gate.ndim else 1
+    gate, up = gate.reshape(-1, d), up.reshape(-1, d)
+    if gate.stride() != up.stride() or gate.stride(1) != 1:
+        gate, up = gate.contiguous(), up.contiguous()
+    y = torch.empty(shape, dtype=gate.dtype)
+    call = _Call(
+        gate.data_ptr(),
+        up.data_ptr(),
+        y.data_ptr(),
+        len(gate),
+        d,
+        gate.stride(0),
+        torch.get_num_threads(),
+    )
     lib.gated_silu(ctypes.byref(call))
     return y

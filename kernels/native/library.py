@@ -33,7 +33,10 @@ def warm(*, group: int, dim: int, page_tokens: int) -> None:
 
 def native_kind(*tensors: Tensor) -> bool:
     """Whether compiled kernels take these tensors: float32 in main memory."""
-    return all(t.dtype is torch.float32 and t.device.type == "cpu" for t in tensors)
+    for tensor in tensors:  # noqa: SIM110 - a loop: this is asked some hundred times a step
+        if tensor.dtype is not torch.float32 or not tensor.is_cpu:
+            return False
+    return True
 
 
 def address(tensor: Tensor | None) -> int | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 import torch
 
+from kernels.gated_silu.native import gated_silu
 from kernels.native.build import find_compiler
 from kernels.skinny_linear import naive, native
 
@@ -68,3 +69,23 @@ def test_leading_dimensions_and_strides_are_kept():
     assert made.shape == (2, 3, 20)
     assert torch.equal(made[1, 2], native.linear(x[1, 2], packed, 20, None))
     assert native.linear(x[:0], packed, 20, None).shape == (0, 3, 20)
+
+
+@pytest.mark.parametrize("rows", [1, 2, 3, 5, 8, 9, 16, 17, 33, 64, 65, 100])
+@pytest.mark.parametrize("outputs", [16, 48, 80, 1536])
+def test_a_gated_pair_has_the_bits_of_two_layers_and_a_gate(rows, outputs):
+    generator = torch.Generator().manual_seed(rows * 10_000 + outputs)
+    x = torch.randn(rows, 40, generator=generator)
+    gate, up = (naive.pack(torch.randn(outputs, 40, generator=generator)) for _ in range(2))
+    apart = [native.linear(x, weight, outputs, None) for weight in (gate, up)]
+    made = native.gated_linear(x, gate, up, outputs)
+    assert torch.equal(made, gated_silu(*apart))
+    exact = [x.double() @ naive.unpack(w, outputs).double().T for w in (gate, up)]
+    exact = exact[0] * exact[0].sigmoid() * exact[1]
+    torch.testing.assert_close(made.double(), exact, rtol=2e-5, atol=1e-4)
+
+
+def test_a_gated_pair_of_another_width_goes_through_two_layers():
+    x = torch.randn(3, 40, generator=torch.Generator().manual_seed(0))
+    gate, up = (naive.pack(torch.randn(20, 40)) for _ in range(2))
+    assert native.gated_linear(x, gate, up, 20).shape == (3, 20)
