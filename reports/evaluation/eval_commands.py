@@ -113,6 +113,9 @@ def quality(
     n: Annotated[int, typer.Option(min=1, help="Documents per task.")] = 7,
     tokens: Annotated[int, typer.Option(min=2, help="Tokens forced per text.")] = 64,
     temperature: Annotated[float, typer.Option(min=0.0, help="T of the forced text.")] = 0.8,
+    shortest: Annotated[
+        int, typer.Option(min=1, help="Leave out documents with fewer prompt tokens.")
+    ] = 1,
     figure: Annotated[Path | None, typer.Option(help="PNG to draw.")] = OUT / "quality.png",
     data: Data = None,
     model: Model = None,
@@ -121,6 +124,7 @@ def quality(
 ) -> None:
     """Compare page scores and coverages by KL to dense and KV bytes, on the same forced tokens."""
     from backend.models import load
+    from controllers.core import require
     from reports.evaluation.choose import choose_examples, configuration, prices
     from reports.evaluation.rows import RowFile
     from reports.evaluation.run import ForcedPlan, run_forced
@@ -150,12 +154,17 @@ def quality(
     plan = ForcedPlan(settings=settings, max_tokens=tokens, temperature=temperature, seed=seed)
     with progress("forced") as update:
         run_forced(file, loaded, examples, plan, update)
-    found = list(file.ordered())
+    scored = list(file.ordered())
+    found = [row for row in scored if row["prompt_tokens"] >= shortest]
+    require(bool(found), "shortest leaves no document", shortest=shortest)
+    if len(found) < len(scored):
+        left = len({row["document"] for row in scored} - {row["document"] for row in found})
+        note(f"{left} documents left out: prompts under {shortest:,} tokens")
     entries = forced_summary(found, prices(loaded, settings))
     for entry in entries:
         entry["bar"] = meets_bar(entry)
     _note_size(found)
-    document = header(loaded) | {"config": config, "entries": entries}
+    document = header(loaded) | {"config": config | {"shortest": shortest}, "entries": entries}
     write_document(out, document)
     note(f"wrote {out}")
     if figure is not None:

@@ -72,6 +72,10 @@ def test_the_tables_say_what_they_rest_on(tmp_path):
     assert "Along the correct reply: 1 documents" in shown
 
 
+def rows(path: Path) -> list[str]:
+    return path.read_text().splitlines()
+
+
 def test_the_quality_command_writes_a_document_and_a_figure(tmp_path, monkeypatch):
     from reports.evaluation import settings
 
@@ -92,6 +96,16 @@ def test_the_quality_command_writes_a_document_and_a_figure(tmp_path, monkeypatc
     assert entries["sampled", few[1].name]["kl_nats"]["mean"] > 0.0
     assert figure.read_bytes().startswith(b"\x89PNG")
     assert "needs 1,000 tokens at 3,000 of context" in shown
+    longest = max(json.loads(line).get("prompt_tokens", 0) for line in rows(tmp_path / "q.jsonl"))
+    again = ["--out", out, "--figure", figure, *options]
+    code, _, said = run("quality", *again, "--shortest", longest)  # from the rows, no new scores
+    assert code == 0, said
+    assert "documents left out: prompts under" in said
+    left = json.loads(out.read_text())["entries"]
+    assert {entry["shortest_prompt_tokens"] for entry in left} == {longest}
+    code, _, said = run("quality", *again, "--shortest", longest + 1)
+    assert code == 2
+    assert f"shortest leaves no document; got shortest={longest + 1}" in said
 
 
 @pytest.mark.parametrize(
