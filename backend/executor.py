@@ -21,10 +21,10 @@ from backend.stops import Reply
 from backend.stopwatch import Silent, Stopwatch
 from backend.surprisal import Head, PromptScore, TokenSurprisal
 from controllers.certificates import require_target
-from controllers.core import TokenSignal
+from controllers.core import TokenSignal, require
 from controllers.presets import Preset
 from controllers.serving.lane_table import LaneTable
-from controllers.serving.limits import EngineLimits
+from controllers.serving.limits import OPTIONS, EngineLimits
 from controllers.serving.messages import Plan, Result, Row
 from controllers.serving.request import Request
 from kernels.native.library import warm
@@ -85,7 +85,9 @@ class LiveExecutor:
     _head: Head | None = field(init=False)
 
     def __post_init__(self) -> None:
-        """Allocate the KV cache that the limits ask for."""
+        """Allocate the KV cache that the limits ask for; options are for simulations alone."""
+        for name in OPTIONS:  # KV kept by count says how much is left, not in which pages
+            require(not getattr(self.limits, name), f"limits.{name} is simulated only", got=True)
         if self.preset.kv_budget_pages is not None:
             informed = self.sparse.measure_information
             self.scores = PageScores(self.limits.n_pages, informed=informed)

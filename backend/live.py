@@ -212,6 +212,7 @@ def run_profile(
         },
         step_law=fitted.law.to_json(),
         limits=limits.to_json(),
+        source="entropic profile run, whole steps timed on the device",
     )
 
 

@@ -137,7 +137,7 @@ class _Run:
     def selection(self, coverage: float) -> float:
         """Return the least seconds in which all layers score and select pages for the batch."""
         plan = self._loop.plan(time.perf_counter_ns())
-        rows = [replace(row, coverage=coverage) for row in plan.rows]
+        rows = [row._replace(coverage=coverage) for row in plan.rows]
         executor = self._executor
         step = prepare(
             rows, self._loop.pages(plan), executor.cache, executor.pins, sparse=_ANY_LENGTH

@@ -15,11 +15,11 @@ from controllers.serving.request import Request
 from controllers.steplaw import StepLaw
 from traces.console import note
 from traces.profile import read_profile
+from traces.profiles import CPU
 from traces.prompts import BUILTIN, Prompt, load_prompts
 
 PAGE_TOKENS = 16
 BYTES_PER_NUMBER = 4  # the reference cache is float32
-PROFILE = Path(__file__).parent.parent / "traces" / "data" / "profile_cpu_smollm2.json"
 
 
 def default_limits(
@@ -86,7 +86,7 @@ def page_unit_bytes(loaded: LoadedModel, page_tokens: int) -> int:
 
 def default_step_law() -> StepLaw:
     """Return the committed CPU profile's step law: the macro law's price of work."""
-    return read_profile(PROFILE).law
+    return read_profile(CPU).law
 
 
 def choose_prompts(folder: Path | None, per_class: int, seed: int) -> tuple[Prompt, ...]:

@@ -33,7 +33,7 @@ def pruned_logits(
     # A what-if asks what pruning does, not whether it pays.
     sparse = replace(executor.sparse, min_pages=1)
     for coverage in COVERAGES:
-        pruned = [replace(row, coverage=float(coverage)) for row in rows]
+        pruned = [row._replace(coverage=float(coverage)) for row in rows]
         step = prepare(pruned, pages, cache, executor.pins, sparse=sparse)
         per_coverage.append(
             forward(executor.loaded.model, executor.tokens_of(pruned), pruned, step)

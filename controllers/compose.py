@@ -220,4 +220,4 @@ def _x_in(law: Law, state: State) -> Array:
 
 
 def _over(lanes: Array, leaf: Array) -> Array:
-    return lanes.reshape(-1, *[1] * (leaf.ndim - 1))
+    return lanes if leaf.ndim == 1 else lanes.reshape(-1, *[1] * (leaf.ndim - 1))

@@ -90,7 +90,7 @@ class EntropyCoverage:
         on = signal.enabled > 0.0
         coverage = ops.where(on, coverage, state.coverage)
         age = ops.where(on, age, state.age)
-        return EntropyCoverageState(coverage, age), _masked(_recorded(coverage), signal)
+        return EntropyCoverageState(coverage, age), _recorded(coverage, on)
 
 
 class SeedCoverageState(NamedTuple):
@@ -134,8 +134,9 @@ class SeedCoverage:
         floor = signal.h_cal - self.margin
         target = _ramp(floor, self.p_min, self.p_max, self.h_low, self.h_high)
         target = _where_finite(signal.h_cal, target, state.coverage)
-        coverage = ops.where(signal.enabled > 0.0, target, state.coverage)
-        return SeedCoverageState(coverage), _masked(_recorded(coverage), signal)
+        on = signal.enabled > 0.0
+        coverage = ops.where(on, target, state.coverage)
+        return SeedCoverageState(coverage), _recorded(coverage, on)
 
 
 def _ramp(h: Array, p_min: float, p_max: float, h_low: float, h_high: float) -> Array:
@@ -146,12 +147,14 @@ def _ramp(h: Array, p_min: float, p_max: float, h_low: float, h_high: float) -> 
 
 def _where_finite(h: Array, target: Array, held: Array) -> Array:
     # On h, not on the target: an infinite entropy has a finite place on the ramp.
-    return ops.where((h - h) == ops.full_like(h, 0.0), target, held)
+    return ops.where(ops.is_finite(h), target, held)
 
 
-def _recorded(coverage: Array) -> Array:
+def _recorded(coverage: Array, on: Array) -> Array:
+    """Return a coverage that traces hold; 1 on masked lanes."""
     dense = ops.full_like(coverage, DENSE)
-    return ops.where(coverage >= dense, dense, ops.minimum(coverage, HIGHEST_SPARSE))
+    sparse = on & ~(coverage >= dense)
+    return ops.where(sparse, ops.minimum(coverage, HIGHEST_SPARSE), dense)
 
 
 def _masked(coverage: Array, signal: TokenSignal) -> Array:

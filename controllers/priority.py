@@ -40,7 +40,7 @@ class Fcfs:
 
     def update(self, state: Stateless, signal: LoadSignal) -> tuple[Stateless, Array]:
         """Return the age, seconds."""
-        return state, _finite_or_zero(signal.age_s)
+        return state, ops.finite_or(signal.age_s, 0.0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -87,14 +87,14 @@ class EntropyPriority:
     def update(self, state: Stateless, signal: LoadSignal) -> tuple[Stateless, Array]:
         """Return the aged, clipped value per cost, nats."""
         gain = (
-            _finite_or_zero(signal.collapse_nats)
-            + self.rho_u * _finite_or_zero(_urgency(signal, self.slack_scale_s))
-            + self.rho_c * _finite_or_zero(signal.completion)
+            ops.finite_terms(signal.collapse_nats)
+            + self.rho_u * ops.finite_terms(_urgency(signal, self.slack_scale_s))
+            + self.rho_c * ops.finite_terms(signal.completion)
         )
         price = ops.maximum(_price(signal, self.alpha, self.beta), self.c_min)
         # Clipped first: a quotient too large for float32 is worth the most, not nothing.
-        value = _finite_or_zero(ops.clip(ops.divide(gain, price), 0.0, self.pi_max))
-        return state, value + self.kappa * _finite_or_zero(signal.wait_s)
+        value = ops.finite_terms(ops.clip(ops.divide(gain, price), 0.0, self.pi_max))
+        return state, value + self.kappa * ops.finite_terms(signal.wait_s)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,9 +125,9 @@ class SeedPriority:
 
     def update(self, state: Stateless, signal: LoadSignal) -> tuple[Stateless, Array]:
         """Return the printed ratio."""
-        urgency = _finite_or_zero(_urgency(signal, self.slack_scale_s))
+        urgency = ops.finite_terms(_urgency(signal, self.slack_scale_s))
         price = _price(signal, self.alpha, self.beta) + self.gamma * urgency
-        collapse = _finite_or_zero(signal.collapse_nats)
+        collapse = ops.finite_terms(signal.collapse_nats)
         return state, ops.divide(collapse, ops.maximum(price, SEED_FLOOR))
 
 
@@ -136,9 +136,5 @@ def _urgency(signal: LoadSignal, slack_scale_s: float) -> Array:
 
 
 def _price(signal: LoadSignal, alpha: float, beta: float) -> Array:
-    pages = _finite_or_zero(signal.pages_held) + _finite_or_zero(signal.pages_needed)
-    return alpha * _finite_or_zero(signal.cost_s) + beta * pages
-
-
-def _finite_or_zero(x: Array) -> Array:
-    return ops.finite_or(x, ops.full_like(x, 0.0))
+    pages = ops.finite_terms(signal.pages_held) + ops.finite_terms(signal.pages_needed)
+    return alpha * ops.finite_terms(signal.cost_s) + beta * pages

@@ -6,8 +6,8 @@ One affine law prices both worlds: the simulator's clock and the cost signal of 
 from __future__ import annotations
 
 import math
-from dataclasses import MISSING, asdict, dataclass, fields
-from typing import overload
+from dataclasses import MISSING, dataclass, fields
+from typing import Any, overload
 
 import numpy as np
 
@@ -19,10 +19,13 @@ class StepLaw:
     """Seconds of a step: one intercept, a decode part and a prefill part (DESIGN section 5).
 
     decode only: ``base + per_decode*B + per_kv_token*KV``;
-    with prompt tokens: ``max(floor, base + per_prompt_token*P + per_prompt_square*Q)`` plus the
-    decode part without its intercept. Unequal contexts add ``per_skewed_kv_token*(B*longest - KV)``
-    to the decode part. Every coefficient is finite and >= 0, so without that term the law is
-    monotone in all its arguments.
+    with prompt tokens: ``max(floor, base - overlap + per_prompt_token*P + per_prompt_square*Q)``
+    plus the decode part without its intercept, plus ``per_mixed_decode*B + per_mixed_kv_token*KV``
+    for kernels that run worse on a mixed batch. A large prompt's arithmetic hides the reading of
+    weights, which is most of ``base``: ``overlap`` is how much. Unequal contexts add
+    ``per_skewed_kv_token*(B*longest - KV)`` to the decode part. Every coefficient is finite and
+    >= 0, and ``overlap <= base <= floor`` where there is an overlap, so without the skew term the
+    law is monotone in all its arguments.
     """
 
     base_s: float  # fixed cost of any step
@@ -32,14 +35,25 @@ class StepLaw:
     per_prompt_square_s: float  # per unit of prompt_squares
     floor_s: float = 0.0  # shortest step that holds prompt tokens
     per_skewed_kv_token_s: float = 0.0  # per KV token that decode rows fall short of the longest
+    prompt_overlap_s: float = 0.0  # of base_s, hidden behind the prompt's arithmetic
+    per_mixed_decode_s: float = 0.0  # more per decode row in a step that holds prompt tokens
+    per_mixed_kv_token_s: float = 0.0  # more per KV token read in such a step
 
     def __post_init__(self) -> None:
-        for field in fields(self):
+        for field in fields(StepLaw):  # a kind of law may hold more than coefficients
             value = getattr(self, field.name)
             require(
                 math.isfinite(value) and value >= 0.0,
                 f"{field.name} must be finite and >= 0",
                 **{field.name: value},
+            )
+        if self.prompt_overlap_s > 0.0:
+            require(
+                self.prompt_overlap_s <= self.base_s <= self.floor_s,
+                "a law with an overlap needs prompt_overlap_s <= base_s <= floor_s",
+                prompt_overlap_s=self.prompt_overlap_s,
+                base_s=self.base_s,
+                floor_s=self.floor_s,
             )
 
     @overload
@@ -81,17 +95,27 @@ class StepLaw:
             short = np.maximum(n_decode * kv_longest - kv_tokens_read, 0.0)
             skew = self.per_skewed_kv_token_s * short
             decode = decode + (skew if isinstance(skew, np.ndarray) else float(skew))
+        if not isinstance(prompt_tokens, np.ndarray) and prompt_tokens <= 0:
+            return self.base_s + decode
         prompt = self.per_prompt_token_s * prompt_tokens + self.per_prompt_square_s * prompt_squares
+        intercept = self.base_s - self.prompt_overlap_s
         if isinstance(decode, np.ndarray) or isinstance(prompt, np.ndarray):
-            with_prompt = np.maximum(self.floor_s, self.base_s + prompt)
-            return np.where(np.asarray(prompt_tokens) > 0, with_prompt, self.base_s) + decode
-        if prompt_tokens > 0:
-            return max(self.floor_s, self.base_s + prompt) + decode
-        return self.base_s + decode
+            holds_prompt = np.asarray(prompt_tokens) > 0
+            with_prompt = np.maximum(self.floor_s, intercept + prompt)
+            alone = np.where(holds_prompt, with_prompt, self.base_s) + decode
+            mixed = self._mixed_s(n_decode, kv_tokens_read)
+            return alone + np.where(holds_prompt, mixed, 0.0)
+        mixed = self._mixed_s(n_decode, kv_tokens_read)
+        return max(self.floor_s, intercept + prompt) + decode + mixed
+
+    def _mixed_s(self, n_decode: Any, kv_tokens_read: Any) -> Any:
+        if self.per_mixed_decode_s == self.per_mixed_kv_token_s == 0.0:
+            return 0.0
+        return self.per_mixed_decode_s * n_decode + self.per_mixed_kv_token_s * kv_tokens_read
 
     def to_json(self) -> dict[str, float]:
         """Return the coefficients by name."""
-        return asdict(self)
+        return {field.name: getattr(self, field.name) for field in fields(StepLaw)}
 
     @classmethod
     def from_json(cls, row: dict[str, float]) -> StepLaw:

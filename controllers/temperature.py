@@ -179,7 +179,7 @@ def finite_user(signal: TokenSignal) -> Array:
 
 def finite_or_zero(x: Array) -> Array:
     """Return ``x`` with NaN and infinities replaced by zero."""
-    return ops.finite_or(x, ops.full_like(x, 0.0))
+    return ops.finite_or(x, 0.0)
 
 
 def clipped(x: Array, signal: TokenSignal, x_min: float, x_max: float) -> Array:

@@ -1,11 +1,19 @@
-"""One static page: parts in, HTML out. No scripts, no outside resources, pictures beside it."""
+"""One static page: parts in, HTML out. No scripts, no outside resources; pictures beside or inside.
+
+Pictures inside are SVG whose text is drawn as paths, so that they look alike wherever they open.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import base64
+import io
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
+import matplotlib as mpl
+
 from reports.parts import Part
+from reports.style import STYLE as FIGURE_STYLE
 
 HEADLINE = "Entropic Time"
 LEAD = (
@@ -38,29 +46,62 @@ blockquote { margin: 1rem 0; padding: .1rem 0 .1rem 1rem; border-left: 3px solid
 pre { white-space: pre-wrap; font: .9rem/1.5 ui-monospace, monospace; margin: .3rem 0; }
 dl { font-size: .88rem; } dt { font-weight: 600; }
 dd { margin: 0 0 .4rem; overflow-wrap: anywhere; }
+h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
+tr.topic th { padding-top: 1.2rem; border-bottom: 2px solid #444; }
+small.against { display: inline-block; min-width: 4.2rem; }
+th.text, td.text { text-align: left; white-space: normal; }
+td.text { max-width: 44rem; overflow-wrap: anywhere; }
+td.text:last-child { min-width: 9rem; }
+ul.story { list-style: none; padding: 0; font: .82rem/1.5 ui-monospace, monospace; }
+ul.story li { padding-left: 2ch; text-indent: -2ch; max-width: 62rem; overflow-wrap: anywhere; }
+@media (max-width: 40rem) {
+  tbody th { white-space: normal; min-width: 6rem; }
+  small.against { display: block; min-width: 0; }
+}
 """
 
 
-def render(parts: Sequence[Part], provenance: Mapping[str, str]) -> str:
-    """Return the page; a part's figure is expected beside it as ``<name>.png``."""
+def beside(part: Part) -> str:
+    """Return where a part's figure lies: beside the page, as ``<name>.png``."""
+    return f"{part.name}.png"
+
+
+def inside(part: Part) -> str:
+    """Return a part's figure itself, as a data address; equal figures give equal bytes."""
+    assert part.figure is not None, "a part without a figure has no picture"
+    buffer = io.BytesIO()
+    with mpl.rc_context({"svg.hashsalt": part.name, "svg.fonttype": "path"}, fname=FIGURE_STYLE):
+        part.figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def render(
+    parts: Sequence[Part],
+    provenance: Mapping[str, str],
+    *,
+    headline: str = HEADLINE,
+    lead: str = LEAD,
+    picture: Callable[[Part], str] = beside,
+) -> str:
+    """Return the page; ``picture`` tells where each part's figure is, or gives it."""
     links = "".join(f'<a href="#{part.name}">{escape(part.title)}</a> ' for part in parts)
     sources = "".join(f"<dt>{escape(k)}</dt><dd>{escape(v)}</dd>" for k, v in provenance.items())
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{HEADLINE}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
-        f"<h1>{HEADLINE}</h1>\n<p class=lead>{escape(LEAD)}</p>\n<nav>{links}</nav>\n"
-        + "".join(_section(part) for part in parts)
+        f"<title>{escape(headline)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<h1>{escape(headline)}</h1>\n<p class=lead>{escape(lead)}</p>\n<nav>{links}</nav>\n"
+        + "".join(_section(part, picture) for part in parts)
         + f'<section id="provenance"><h2>Provenance</h2><dl>{sources}</dl></section>\n'
         "</body>\n</html>\n"
     )
 
 
-def _section(part: Part) -> str:
+def _section(part: Part, source: Callable[[Part], str]) -> str:
     picture = ""
     if part.figure is not None:
         picture = (
-            f'<figure><img src="{part.name}.png" alt="{escape(part.title)}">'
+            f'<figure><img src="{source(part)}" alt="{escape(part.title)}">'
             f"<figcaption>{escape(part.caption)}</figcaption></figure>"
         )
     body = f"<div class=wide>{part.html}</div>" if part.html else ""

@@ -4,22 +4,28 @@ from __future__ import annotations
 
 import shlex
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 from reports.studies.ablation import Ablation
+from simulator.scenario import Scenario
 from traces.console import commit, package_versions
 
 LIBRARIES = ("entropic-time", "numpy", "scipy", "simpy", "pyarrow", "matplotlib", "torch")
 
 
 def provenance(ablation: Ablation) -> dict[str, str]:
-    """Return what a reader needs to get the same page again, as labelled lines."""
-    scenario, seeds = ablation.scenario, ablation.seeds
+    """Return what a reader needs to get an ablation's page again, as labelled lines."""
+    return scenario_provenance(ablation.scenario, ablation.seeds)
+
+
+def scenario_provenance(scenario: Scenario, seeds: Sequence[int]) -> dict[str, str]:
+    """Return what a reader needs to get the same runs again, as labelled lines."""
     profile = scenario.profile
     law = ", ".join(f"{name} {value:.4g}" for name, value in profile.step_law.items())
     return {
         "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
-        "seeds": f"{seeds[0]} to {seeds[-1]}",
+        "seeds": f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
         "trace": f"{scenario.trace.path.name}, sha256 {scenario.trace.sha256}",
         "recorded by": str(scenario.trace.metadata["command"]),
         "model": f"{scenario.trace.metadata['model']}, weights sha256 "

@@ -26,6 +26,7 @@ from reports.tables import (
     html_table,
     matched_grid,
 )
+from reports.validation.section import golden, golden_sensitivity
 from simulator.caveats import IDEAL_KERNEL
 
 
@@ -200,6 +201,8 @@ SECTIONS: tuple[Section, ...] = (
     sparse_headroom,
     load,
     parity,
+    golden,
+    golden_sensitivity,
     stability,
     variance,
     estimators,

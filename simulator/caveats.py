@@ -9,6 +9,7 @@ import numpy as np
 
 from controllers.serving.ledger import Ledger
 from controllers.steplaw import chunk_squares
+from simulator.join import join_line
 from traces.text import number
 
 if TYPE_CHECKING:
@@ -24,6 +25,8 @@ COUNTED = {
     "recordings_cut_short": "recordings ended at the recorder's limit",
     "recordings_reused": "requests reuse a recording",
     "steps_outside_profile": "steps lie outside what the step law was fitted on",
+    "steps_unchecked": "steps were not recorded, and the limits allow some to lie outside what the "
+    "step law was fitted on",
     "prompt_squares_beyond_profile": "prompt_squares, those of the longest prompt's last chunk, "
     "lie outside what the step law was fitted on",
     "rows_below_lowest_coverage": "decode rows wanted less than the lowest recorded coverage",
@@ -35,20 +38,23 @@ COUNTED = {
 def caveat_lines(scenario: Scenario, done: Run) -> list[str]:
     """Return one line per thing a reader must know before quoting a run's numbers."""
     found = done.caveats
-    traced, planned = str(scenario.trace.metadata["model"]), scenario.profile.model
+    lengths = "arrival trace" if "join_tokens" in found else "recording"
     lines = [
         f"trace {scenario.trace.path.name} (sha256 {scenario.trace.sha256[:12]}), device "
         f"{scenario.profile.device}",
-        "output lengths are the recording's, whatever the temperature",
+        f"output lengths are the {lengths}'s, whatever the temperature",
         "NLL is that of dense attention, whatever the coverage",
         f"goodput: first token within {number(scenario.ttft_slo_s)} s and "
         f"{number(scenario.tpot_slo_s)} s per token",
         f"p99 rests on the slowest {-(-scenario.n_requests // 100)} of {scenario.n_requests} "
         "requests",
     ]
-    if traced != planned:
-        lines.append(f"the traced model ({traced}) is not the planned model ({planned})")
+    lines += profile_lines(scenario)
+    if scenario.arrivals is not None:
+        lines += [f"arrivals: {note}" for note in scenario.arrivals.notes]
+    lines += [join_line(found)] if "join_tokens" in found else []
     lines += [f"{found[name]} {text}" for name, text in COUNTED.items() if found.get(name)]
+    lines += range_lines(scenario, done.result.ledger)
     return [*lines, shift_line(scenario), IDEAL_KERNEL]
 
 
@@ -88,30 +94,98 @@ def shift_line(scenario: Scenario) -> str:
     )
 
 
+def profile_lines(scenario: Scenario) -> list[str]:
+    """Say what the profile leaves open: another model, composed or unmeasured steps, limits."""
+    profile = scenario.profile
+    traced, planned = str(scenario.trace.metadata["model"]), profile.model
+    lines = []
+    if traced != planned:
+        lines.append(f"the traced model ({traced}) is not the planned model ({planned})")
+    if profile.kind == "fitted":
+        lines.append(f"step times are composed, not measured whole: {profile.source}")
+    if profile.kind == "roofline":
+        lines.append(
+            "the step law is a roofline from datasheet numbers: nothing was measured on this device"
+        )
+    if profile.limits_estimated:
+        lines.append("limits are estimated, not resolved from an engine")
+    return lines
+
+
 def beyond_profile(scenario: Scenario, ledger: Ledger) -> dict[str, int]:
     """Count what lies outside the ranges that the step law was fitted on.
 
     ``steps_outside_profile`` looks at each step's decode rows, prompt tokens and KV tokens (in
-    whole pages); a step with none of a feature is inside. Prompt squares are not in the ledger:
-    ``prompt_squares_beyond_profile`` is the value of the longest prompt's largest last chunk, 0
-    where that was fitted. A feature that the profile gives no range for is not checked.
+    whole pages); a step with none of a feature is inside. Where steps were not recorded,
+    ``steps_unchecked`` counts them, if the limits allow any to lie outside. Prompt squares are not
+    in the ledger: ``prompt_squares_beyond_profile`` is the value of the longest prompt's largest
+    last chunk, 0 where that was fitted. A feature that the profile gives no range for is not
+    checked.
     """
+    counts = {
+        "steps_outside_profile": int(_outside(scenario, ledger).sum()),
+        "prompt_squares_beyond_profile": _squares_beyond(scenario),
+    }
+    if not ledger.record_steps and _limits_exceed(scenario):
+        counts["steps_unchecked"] = ledger.totals.n_steps
+    return counts
+
+
+def range_lines(scenario: Scenario, ledger: Ledger) -> list[str]:
+    """Say by feature how far steps went beyond the fitted range, and in what share of them."""
+    lines = []
+    for name, values in _features(scenario, ledger).items():
+        if name not in scenario.profile.ranges:
+            continue
+        low, high = scenario.profile.ranges[name]
+        for beyond, worst in (
+            ((values > 0) & (values < low), np.min),
+            (values > high, np.max),
+        ):
+            if beyond.any():
+                lines.append(
+                    f"{name} was fitted from {low:,.0f} to {high:,.0f} and reached "
+                    f"{worst(values[beyond]):,.0f}: {100.0 * beyond.mean():.2g} % of steps lie "
+                    "outside"
+                )
+    return lines
+
+
+def _features(scenario: Scenario, ledger: Ledger) -> dict[str, np.ndarray]:
     units = scenario.model.layers * scenario.model.kv_heads
-    features = {
+    return {
         "n_decode": ledger.steps["n_decode"],
         "kv_tokens_read": ledger.steps["page_units_read"] / units * scenario.limits.page_tokens,
         "prompt_tokens": ledger.steps["prompt_tokens"],
     }
+
+
+def _outside(scenario: Scenario, ledger: Ledger) -> np.ndarray:
     outside = np.zeros(len(ledger.steps), bool)
-    for name, values in features.items():
+    for name, values in _features(scenario, ledger).items():
         if name in scenario.profile.ranges:
             low, high = scenario.profile.ranges[name]
             outside |= (values > 0) & ((values < low) | (values > high))
+    return outside
+
+
+def _limits_exceed(scenario: Scenario) -> bool:
+    limits = scenario.limits
+    least = scenario.profile.outside(n_decode=1, kv_tokens_read=limits.page_tokens, prompt_tokens=1)
+    most = scenario.profile.outside(
+        n_decode=limits.max_seqs,
+        kv_tokens_read=limits.n_pages * limits.page_tokens,
+        prompt_tokens=limits.token_budget,
+    )
+    return bool(least or most)
+
+
+def _squares_beyond(scenario: Scenario) -> int:
     longest = max(r.prompt_tokens for r in scenario.trace.requests)
+    if scenario.lengths == "arrivals" and scenario.arrivals is not None:
+        asked = scenario.arrivals.prompt_tokens
+        longest = longest if asked is None else int(np.max(asked[: scenario.n_requests]))
+        longest = min(longest, scenario.limits.max_context)
     chunk = min(longest, scenario.limits.token_budget)
     squares = chunk_squares(longest - chunk, chunk)
-    fitted = not scenario.profile.outside(prompt_squares=squares)
-    return {
-        "steps_outside_profile": int(outside.sum()),
-        "prompt_squares_beyond_profile": 0 if fitted else squares,
-    }
+    return squares if scenario.profile.outside(prompt_squares=squares) else 0

@@ -1,23 +1,22 @@
-"""The command that runs one simulation: ``entropic simulate``."""
+"""What commands that simulate share: their options, a scenario made of them, a run as text."""
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, get_args
+from typing import TYPE_CHECKING, Annotated, TypeVar, cast, get_args
 
 import typer
 
-from simulator.caveats import caveat_json, caveat_lines
-from traces.console import emit_json, guarded, note, progress
+from simulator.caveats import caveat_lines
 from traces.text import number, table
 
 if TYPE_CHECKING:
     from controllers.serving.metrics import Metric
     from simulator.scenario import Run, Scenario
-
-app = typer.Typer(no_args_is_help=True)
+    from traces.arrivals import Arrivals
+    from traces.profile import Profile
+    from traces.store import Trace
 
 TraceFile = Annotated[
     Path | None, typer.Option("--trace", help="Recorded entropy trace; default: the one we ship.")
@@ -37,7 +36,7 @@ ArrivalsFile = Annotated[
     Path | None,
     typer.Option(
         "--arrivals",
-        help="Recorded arrival times (Azure, Mooncake, BurstGPT, Vidur); lengths stay the trace's.",
+        help="Recorded arrivals (Azure, Mooncake, BurstGPT, Vidur, ...), with their lengths.",
     ),
 ]
 MaxSeqs = Annotated[int | None, typer.Option(help="Residents at once; default: the profile's.")]
@@ -50,7 +49,27 @@ SloTtft = Annotated[
 SloTpot = Annotated[
     float | None, typer.Option(help="Bound on s per output token; default 3 x a full dense step.")
 ]
+Lengths = Annotated[
+    str | None,
+    typer.Option(
+        help="Whose lengths: trace or arrivals; default: the arrivals', if they have any."
+    ),
+]
+ModelName = Annotated[str | None, typer.Option("--model", help="Planned model; with --gpu.")]
+GpuName = Annotated[str | None, typer.Option("--gpu", help="Device of a shipped profile.")]
+Tp = Annotated[int, typer.Option("--tp", help="GPUs of one replica (tensor parallel).")]
+Roofline = Annotated[
+    bool, typer.Option("--roofline", help="Price steps from datasheet numbers instead.")
+]
+ModeOption = Annotated[
+    str, typer.Option("--mode", help="auto, macro, steps or online; the ledger is the same.")
+]
+Topology = Annotated[
+    Path | None, typer.Option("--topology", help="Cluster description (JSON) for --replicas.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
+
+Choice = TypeVar("Choice")
 
 LATENCIES = {
     "time to first token, s": "ttft_s",
@@ -77,75 +96,37 @@ TOTALS = {
 }
 
 
-@app.command()
-@guarded
-def simulate(
+def device(
+    profile: Path | None,
+    model: str | None,
+    gpu: str | None,
+    tp: int,
     *,
-    trace: TraceFile = None,
-    preset: Annotated[str, typer.Option(help="Control preset.")] = "full",
-    rate: Rate = None,
-    requests: Requests = None,
-    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
-    replicas: Replicas = 1,
-    router: RouterOption = "round_robin",
-    arrivals: ArrivalsFile = None,
-    profile: ProfileFile = None,
-    max_seqs: MaxSeqs = None,
-    token_budget: TokenBudget = None,
-    pages: Pages = None,
-    target_nats: TargetNats = 1.0,
-    slo_ttft: SloTtft = None,
-    slo_tpot: SloTpot = None,
-    ledger_out: Annotated[
-        Path | None, typer.Option(help="Write every row here (.parquet or .jsonl).")
-    ] = None,
-    json: Json = False,
-) -> None:
-    """Replay the recorded trace through simulated servers under a preset."""
-    from controllers.core import require
-    from controllers.presets import get_preset
-    from simulator.ledger_file import check_target, write_ledger
-    from simulator.scenario import run
+    roofline: bool = False,
+    required: bool = False,
+) -> Profile:
+    """Return the profile that options name: a file, or a shipped one by model, GPU and degree."""
+    from simulator import defaults
+    from traces.profile import read_profile
 
-    chosen = get_preset(preset)
-    require(seed >= 0, "seed must be >= 0", seed=seed)
-    if ledger_out is not None:
-        check_target(ledger_out)
-    scenario = assemble(
-        trace,
-        profile,
-        arrivals,
-        rate=rate,
-        requests=requests,
-        replicas=replicas,
-        router=router,
-        max_seqs=max_seqs,
-        token_budget=token_budget,
-        pages=pages,
-        target_nats=target_nats,
-        slo_ttft=slo_ttft,
-        slo_tpot=slo_tpot,
-    )
-    if json:
-        done = run(scenario, chosen, seed)
-    else:
-        with progress("simulating") as update:
-            done = run(scenario, chosen, seed, progress=update)
-    if ledger_out is not None:
-        write_ledger(ledger_out, done.result.ledger)
-        note(f"wrote {ledger_out}")
-    if json:
-        config = {"preset": preset, "laws": chosen.fingerprints(), **scenario.to_json()}
-        found, notes = dict(done.metrics), caveat_json(scenario, done.caveats)
-        emit_json("simulate", seed=seed, config=config, metrics=found, caveats=notes)
-    else:
-        sys.stdout.write(report(scenario, done))
+    if model is None and gpu is None:
+        if roofline or tp != 1:
+            raise ValueError("--tp and --roofline need --model and --gpu")
+        if profile is None and required:
+            raise ValueError("a device must be named: --model and --gpu, or --profile")
+        return read_profile(defaults.PROFILE if profile is None else profile)
+    if profile is not None:
+        raise ValueError(f"--profile {profile} already names a device; leave --model and --gpu out")
+    if model is None or gpu is None:
+        missing = "--model" if model is None else "--gpu"
+        raise ValueError(f"{missing} is missing: --model and --gpu go together")
+    return defaults.find_profile(model, gpu, tp, roofline=roofline)
 
 
 def assemble(
     trace: Path | None,
-    profile: Path | None,
-    arrivals: Path | None,
+    profile: Path | Profile | None,
+    arrivals: Path | Arrivals | None,
     *,
     rate: float | None,
     requests: int | None,
@@ -157,36 +138,74 @@ def assemble(
     target_nats: float = 1.0,
     slo_ttft: float | None = None,
     slo_tpot: float | None = None,
+    lengths: str | None = None,
+    mode: str = "auto",
+    topology: Path | None = None,
+    whole_trace: bool = True,
 ) -> Scenario:
-    """Read the files that options name and return the scenario."""
-    from controllers.core import require
+    """Read the files that options name and return the scenario.
+
+    Without ``whole_trace`` only what a simulation reads of the trace is opened, from the cache.
+    """
     from simulator import defaults
     from simulator.cluster import RouterName
+    from simulator.cluster_modes import ModeName
+    from simulator.scenario import Lengths as LengthsName
     from simulator.scenario import build
     from traces.arrivals import read_arrivals
     from traces.profile import read_profile
-    from traces.store import read_trace
 
     routers: tuple[RouterName, ...] = get_args(RouterName)
-    require(router in routers, f"router must be one of {routers}", router=router)
-    measured = read_profile(defaults.PROFILE if profile is None else profile)
-    recorded = read_trace(defaults.TRACE if trace is None else trace)
-    times = None if arrivals is None else read_arrivals(arrivals)
+    modes: tuple[ModeName, ...] = get_args(ModeName)
+    kinds: tuple[LengthsName, ...] = get_args(LengthsName)
+    whose: LengthsName | None = None
+    if lengths is not None:
+        whose = _one_of("lengths", lengths, kinds)
+    if profile is None or isinstance(profile, Path):
+        profile = read_profile(defaults.PROFILE if profile is None else profile)
+    if isinstance(arrivals, Path):
+        arrivals = read_arrivals(arrivals)
+    recorded = _recorded(defaults.TRACE if trace is None else trace, whole=whole_trace)
+    cluster = None
+    if topology is not None:
+        from simulator.description_file import read_plan
+
+        cluster = read_plan(topology, page_tokens=int(recorded.metadata["page_tokens"]))
     return build(
         recorded,
-        measured,
+        profile,
         rate_per_s=rate,
         n_requests=requests,
         replicas=replicas,
-        router=routers[routers.index(router)],
-        arrivals=times,
+        router=_one_of("router", router, routers),
+        arrivals=arrivals,
         max_seqs=max_seqs,
         token_budget=token_budget,
         pages=pages,
         target_nats=target_nats,
         ttft_slo_s=slo_ttft,
         tpot_slo_s=slo_tpot,
+        lengths=whose,
+        mode=_one_of("mode", mode, modes),
+        cluster=cluster,
     )
+
+
+def _recorded(path: Path, *, whole: bool) -> Trace:
+    if whole:
+        from traces.store import read_trace
+
+        return read_trace(path)
+    from simulator.library import load_library
+
+    return cast("Trace", load_library(path))  # which has every name that a scenario reads
+
+
+def _one_of(option: str, value: str, known: tuple[Choice, ...]) -> Choice:
+    for one in known:
+        if one == value:
+            return one
+    raise ValueError(f"{option} must be one of {', '.join(map(str, known))}; got {value!r}")
 
 
 def report(scenario: Scenario, done: Run) -> str:

@@ -35,14 +35,25 @@ class Segment:
 def locate(x_nodes: np.ndarray, x: np.ndarray) -> Segment:
     """Find the segment of each ln T in ``x`` ``[B]``; raise outside the recorded range."""
     x = np.asarray(x, np.float64)
-    if x.size and not (x.min() >= x_nodes[0] - ROUNDING and x.max() <= x_nodes[-1] + ROUNDING):
-        low, high = np.exp(x_nodes[0]), np.exp(x_nodes[-1])
-        outside = np.exp([x.min(), x.max()]).tolist()
-        raise ValueError(f"temperature must lie in the recorded [{low:g}, {high:g}]; got {outside}")
+    _require_inside(x_nodes, x)
     left = np.minimum(np.maximum(np.searchsorted(x_nodes, x, "right") - 1, 0), len(x_nodes) - 2)
     width = x_nodes[left + 1] - x_nodes[left]
     s = np.minimum(np.maximum((x - x_nodes[left]) / width, 0.0), 1.0)
     return Segment(left, s, width, _cubic(s, width))
+
+
+def _inside(x_nodes: np.ndarray, x: np.ndarray) -> bool:
+    low, high = x_nodes.item(0) - ROUNDING, x_nodes.item(-1) + ROUNDING
+    return not x.size or (
+        np.minimum.reduce(x, None).item() >= low and np.maximum.reduce(x, None).item() <= high
+    )
+
+
+def _require_inside(x_nodes: np.ndarray, x: np.ndarray) -> None:
+    if not _inside(x_nodes, x):
+        low, high = np.exp(x_nodes[0]), np.exp(x_nodes[-1])
+        outside = np.exp([x.min(), x.max()]).tolist()
+        raise ValueError(f"temperature must lie in the recorded [{low:g}, {high:g}]; got {outside}")
 
 
 def _cubic(s: np.ndarray, width: np.ndarray) -> Weights:
@@ -97,11 +108,19 @@ def nll_nodes(x_nodes: np.ndarray, h: np.ndarray, v: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, slots=True)
 class CurveTable:
-    """Every recorded row's H, V and expected NLL, ready to be read many lanes at a time."""
+    """Every recorded row's H, V and expected NLL, ready to be read many lanes at a time.
+
+    Kept as polynomials in u = ln T less the left node of its segment, so that reading a lane takes
+    one gather. In the first segment, the widest, H is the quintic through three nodes: cold rows
+    bend there, and over 883 live tokens between T = .3 and .5 the cubic was off by .0217 nat at
+    worst, the quintic by .0072. Elsewhere, and for the NLL everywhere, it is the Hermite cubic.
+    """
 
     x_nodes: np.ndarray  # [N], increasing, with ln T = 0 inside
-    nodes: np.ndarray  # float64 [rows, N, 4]: H, V, NLL, T V
-    quintic: np.ndarray | None  # [6, 6], of the first segment; None with fewer than three nodes
+    # By segment, then row: requests read row after row and seldom change segment, so that what
+    # they read lies together, and segments that no temperature visits are never touched.
+    h_terms: np.ndarray  # float64 [(N - 1) * rows, 6]: factors of 1, u, .. u^5; a slope is V
+    nll_terms: np.ndarray  # float64 [(N - 1) * rows, 4]
 
     @classmethod
     def of(cls, x_nodes: np.ndarray, h: np.ndarray, v: np.ndarray) -> CurveTable:
@@ -110,52 +129,105 @@ class CurveTable:
         require(bool(np.all(np.diff(x_nodes) > 0.0)), "x_nodes must increase", x_nodes=x_nodes)
         require(x_nodes[0] < 0.0 < x_nodes[-1], "x_nodes must enclose ln T = 0", x_nodes=x_nodes)
         h, v = np.asarray(h, np.float64), np.asarray(v, np.float64)
-        nll = nll_nodes(x_nodes, h, v)
-        few = len(x_nodes) < QUINTIC_NODES
-        quintic = None if few else _quintic(x_nodes[:QUINTIC_NODES] - x_nodes[0])
-        return cls(x_nodes, np.stack([h, v, nll, np.exp(x_nodes) * v], axis=-1), quintic)
+        h_terms = np.zeros((len(x_nodes) - 1, len(h), 2 * QUINTIC_NODES))
+        h_terms[:, :, :4] = _terms(x_nodes, h, v)
+        if len(x_nodes) >= QUINTIC_NODES:
+            known = np.concatenate([h[:, :QUINTIC_NODES], v[:, :QUINTIC_NODES]], axis=1)
+            h_terms[0] = known @ _quintic(x_nodes[:QUINTIC_NODES] - x_nodes[0]).T
+        nll_terms = _terms(x_nodes, nll_nodes(x_nodes, h, v), np.exp(x_nodes) * v)
+        return cls(x_nodes, h_terms.reshape(-1, h_terms.shape[-1]), nll_terms.reshape(-1, 4))
 
-    def require_inside(self, x: float) -> None:
-        """Raise where the recording cannot answer for ln T ``x``."""
-        locate(self.x_nodes, np.array([x]))
+    @property
+    def rows(self) -> int:
+        """Recorded rows."""
+        return len(self.h_terms) // (len(self.x_nodes) - 1)
+
+    @property
+    def nodes(self) -> np.ndarray:
+        """H and V at every node, float64 ``[rows, N, 2]``."""
+        rows = np.arange(self.rows)
+        found = [self.read(rows, np.full(len(rows), x)) for x in self.x_nodes]
+        return np.array(found).transpose(2, 0, 1)
+
+    def require_inside(self, x: np.ndarray | float) -> None:
+        """Raise where the recording cannot answer for an ln T of ``x``."""
+        _require_inside(self.x_nodes, np.asarray(x, np.float64))
 
     def entropy(self, rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Return (H, V) of ``rows`` ``[B]`` at ln T ``x`` ``[B]``."""
-        here = locate(self.x_nodes, x)
-        near, far = self.nodes[rows, here.left], self.nodes[rows, here.left + 1]
-        h = _blend(here.weights, near, far, 0)
-        v = _blend(_cubic_slope(here.s, here.width), near, far, 0)
-        self._refine(rows, x, here, h, v)
-        return np.maximum(h, 0.0), np.maximum(v, 0.0)
+        self.require_inside(x)
+        return self.read(rows, x)
 
     def outcome(self, rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Return H, V and expected NLL at T = 1 of ``rows`` sampled at ln T ``x``, all ``[B]``."""
-        here = locate(self.x_nodes, x)
-        near, far = self.nodes[rows, here.left], self.nodes[rows, here.left + 1]
-        v = _blend(_cubic_slope(here.s, here.width), near, far, 0)
-        h, nll = (_blend(here.weights, near, far, column) for column in (0, 2))
-        self._refine(rows, x, here, h, v)
-        return np.maximum(h, 0.0), np.maximum(v, 0.0), np.maximum(nll, 0.0)
+        self.require_inside(x)
+        return self.read_all(rows, x)
 
-    def _refine(
-        self, rows: np.ndarray, x: np.ndarray, here: Segment, h: np.ndarray, v: np.ndarray
-    ) -> None:
-        """Overwrite ``h`` and ``v`` of lanes in the first segment by a quintic, in place.
+    def holds(self, x: np.ndarray) -> bool:
+        """Tell whether the recording can answer for every ln T of ``x``."""
+        return _inside(self.x_nodes, x)
 
-        That segment is the widest, and cold rows bend there: over 883 live tokens between T = .3
-        and .5 the cubic was off by .0217 nat at worst, the quintic through three nodes by .0072.
-        """
-        lanes = np.flatnonzero(here.left == 0)
-        if self.quintic is None or not len(lanes):
-            return
-        at = np.asarray(x, np.float64)[lanes] - self.x_nodes[0]
-        known = self.nodes[rows[lanes], :QUINTIC_NODES, :2]  # H and V of three nodes
-        values = known.transpose(0, 2, 1).reshape(len(lanes), -1)  # [b, 6]
-        coefficients = values @ self.quintic.T
-        power = np.arange(2 * QUINTIC_NODES)
-        h[lanes] = (coefficients * at[:, None] ** power).sum(axis=1)
-        slope = power[1:] * at[:, None] ** power[:-1]
-        v[lanes] = (coefficients[:, 1:] * slope).sum(axis=1)
+    def read_all(
+        self, rows: np.ndarray, x: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return what ``outcome`` does, for a caller who checks the range himself."""
+        index, u = self._place(rows, x)
+        h, v = _value_and_slope(self.h_terms.take(index, axis=0), u)
+        return h, v, _cubic_value(self.nll_terms.take(index, axis=0), u)
+
+    def read(self, rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return (H, V) as ``entropy`` does, for a caller who checks the range himself."""
+        index, u = self._place(rows, x)
+        return _value_and_slope(self.h_terms.take(index, axis=0), u)
+
+    def read_nll(self, rows: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the NLL as ``outcome`` does, for a caller who checks the range himself."""
+        index, u = self._place(rows, x)
+        return _cubic_value(self.nll_terms.take(index, axis=0), u)
+
+    def _place(self, rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Return which polynomial answers for each lane, and where in its segment."""
+        x = np.asarray(x, np.float64)
+        left = self.x_nodes[1:-1].searchsorted(x, "right")
+        u = x - self.x_nodes.take(left)
+        left *= self.rows
+        left += rows
+        return left, u
+
+
+def _value_and_slope(c: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Evaluate quintics ``c`` ``[B, 6]`` and their slopes at ``u``, neither below zero (Horner)."""
+    value = c[:, 5] * u
+    slope = value + value
+    value += c[:, 4]
+    slope += c[:, 4]
+    for k in (3, 2, 1):
+        value *= u
+        value += c[:, k]
+        slope *= u
+        slope += value
+    value *= u
+    value += c[:, 0]
+    return np.maximum(value, 0.0, out=value), np.maximum(slope, 0.0, out=slope)
+
+
+def _cubic_value(c: np.ndarray, u: np.ndarray) -> np.ndarray:
+    """Evaluate cubics ``c`` ``[B, 4]`` at ``u``, never below zero."""
+    value = c[:, 3] * u
+    for k in (2, 1):
+        value += c[:, k]
+        value *= u
+    value += c[:, 0]
+    return np.maximum(value, 0.0, out=value)
+
+
+def _terms(x_nodes: np.ndarray, value: np.ndarray, slope: np.ndarray) -> np.ndarray:
+    """Return the Hermite cubics of each segment as powers of u, ``[N - 1, rows, 4]``."""
+    width = np.diff(x_nodes)
+    rise = np.diff(value, axis=1) / width
+    second = (3.0 * rise - 2.0 * slope[:, :-1] - slope[:, 1:]) / width
+    third = (slope[:, :-1] + slope[:, 1:] - 2.0 * rise) / (width * width)
+    return np.stack([value[:, :-1].T, slope[:, :-1].T, second.T, third.T], axis=-1)
 
 
 def _quintic(x: np.ndarray) -> np.ndarray:
@@ -164,10 +236,3 @@ def _quintic(x: np.ndarray) -> np.ndarray:
     values = x[:, None] ** power
     slopes = power * x[:, None] ** np.maximum(power - 1, 0)
     return np.linalg.inv(np.concatenate([values, slopes]))
-
-
-def _blend(weights: Weights, near: np.ndarray, far: np.ndarray, column: int) -> np.ndarray:
-    a, b, c, d = weights
-    return (
-        a * near[:, column] + b * near[:, column + 1] + c * far[:, column] + d * far[:, column + 1]
-    )

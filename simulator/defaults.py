@@ -10,6 +10,7 @@ import numpy as np
 from controllers.core import require
 from controllers.serving.limits import EngineLimits
 from controllers.steplaw import StepLaw
+from traces import profiles
 from traces.profile import Profile
 
 if TYPE_CHECKING:
@@ -17,11 +18,25 @@ if TYPE_CHECKING:
 
 DATA = Path(__file__).parent.parent / "traces" / "data"
 TRACE = DATA / "smollm2_recorded.parquet"
-PROFILE = DATA / "profile_cpu_smollm2.json"
+PROFILE = profiles.CPU
 
 UTILISATION = 0.75  # of capacity: loaded, with queues that come and go, and stable
 TTFT_SLACK = 3.0  # SLO: so many times the longest recorded prompt's prefill on an idle server
 TPOT_SLACK = 3.0  # SLO: so many times a dense decode step of a full batch
+
+
+def find_profile(model: str, gpu: str, tp: int = 1, *, roofline: bool = False) -> Profile:
+    """Return the shipped profile of ``model`` on ``tp`` GPUs; an error lists what there is.
+
+    With ``roofline`` the law comes from datasheet numbers instead, never otherwise.
+    """
+    if not roofline:
+        return profiles.find_profile(model, gpu, tp)
+    from traces.profiles_devices import find_device
+    from traces.profiles_shapes import find_shape
+    from traces.roofline import roofline_profile
+
+    return roofline_profile(find_shape(model), find_device(gpu), tp)
 
 
 def limits_for(

@@ -7,44 +7,25 @@ alone knows a request's true output length (the oracle boundary); the loop learn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from typing import NamedTuple
 
 import numpy as np
 
 from controllers.compose import Shadow
-from controllers.core import TokenSignal, require
+from controllers.core import TokenSignal
 from controllers.presets import Preset
 from controllers.serving import eviction
 from controllers.serving.lane_table import LaneTable
 from controllers.serving.messages import Plan, Result, Row
-from controllers.serving.pages import HOLE
 from controllers.serving.request import Request
-from controllers.steplaw import StepLaw, chunk_squares
+from controllers.steplaw import StepLaw
 from simulator.model import TraceModel
 from simulator.residual import Residual, counter_normal, response
+from simulator.scripts import write_scripts
+from simulator.step_price import NOTHING, StepPrice
+from simulator.stretch import Moment, Script, Stretch
+from simulator.stretch_shares import Pruning
 
 F32 = np.float32
-
-
-@dataclass(frozen=True, slots=True)
-class _Script:
-    """What will happen to one request, by generated position."""
-
-    rows: np.ndarray  # recorded row that answers for each token
-    normals: np.ndarray  # standard normal of each token's residual
-    prompt_tokens: int
-    greedy: bool
-    stops: bool  # whether the last token is a stop token, or the user's limit
-
-
-class _Lanes(NamedTuple):
-    """The sampled rows of one step, ``[S]`` each."""
-
-    slots: np.ndarray
-    positions: list[int]
-    rows: np.ndarray  # recorded rows
-    factor: np.ndarray | None  # what multiplies ``response``; None where every row is dense
 
 
 class TraceExecutor:
@@ -66,47 +47,46 @@ class TraceExecutor:
         """
         self._model = model
         self._law = preset.temperature
-        self._step_law = step_law
         self._residual = residual
         self._seed = seed
         self._twin_coverage = twin_coverage
-        self._evicts = preset.kv_budget_pages is not None
+        self.reads_pages = preset.kv_budget_pages is not None  # else lengths say how many
         self._lanes = LaneTable(self._law, np.zeros(1, F32))
-        self._scripts: dict[int, _Script] = {}
-        self._units_per_page = model.layers * model.kv_heads
+        self._scripts: dict[int, Script] = {}
+        self._stretch: Stretch | None = None
+        self._price = StepPrice(model, step_law)
+        self._prune = Pruning(model.shares, residual)
+        self._lowest = float(model.shares.coverages[0]) - 1e-6  # as ``count_below`` counts
         self.clamped_rows = 0  # rows whose coverage lay below the lowest recorded one
 
     def add(self, request: Request, trace_index: int, output_tokens: int | None = None) -> None:
         """Let request ``trace_index`` of the recording answer for ``request``.
 
         ``output_tokens`` is the true length, by default the recorded one. More than recorded is
-        filled by a block bootstrap (``TraceModel.rows``).
+        filled by a block bootstrap (``write_scripts``).
         """
-        recorded = self._model.recorded_tokens(trace_index)
-        wanted = recorded if output_tokens is None else output_tokens
-        require(wanted >= 1, "output_tokens must be >= 1", output_tokens=wanted)
-        if not request.greedy:
-            self._model.curves.require_inside(request.x_user)
-        length = min(wanted, request.max_tokens)
-        ends_itself = bool(self._model.ends_itself[trace_index]) and wanted == recorded
-        rng = np.random.Generator(np.random.Philox(key=[self._seed, request.request_id]))
-        ids = np.full(length, request.request_id)
-        self._scripts[request.request_id] = _Script(
-            rows=self._model.rows(trace_index, length, rng),
-            normals=counter_normal(self._residual.seed, ids, np.arange(length)),
+        made = write_scripts(
+            self._model, [request], [trace_index], [output_tokens], seed=self._seed
+        )
+        ids = np.full(len(made.rows), request.request_id)
+        self._scripts[request.request_id] = Script(
+            rows=made.rows,
+            normals=counter_normal(self._residual.seed, ids, np.arange(len(made.rows))),
             prompt_tokens=request.prompt_tokens,
             greedy=request.greedy,
-            stops=wanted < request.max_tokens or (wanted == request.max_tokens and ends_itself),
+            stops=bool(made.stops[0]),
         )
         self._lanes.add(request)
 
     def release(self, request_id: int) -> None:
         """Forget a finished or cancelled request; one that is unknown is left alone."""
+        self._end()  # while its lane is its own
         self._scripts.pop(request_id, None)
         self._lanes.release(request_id)
 
     def disable(self, request_id: int) -> None:
         """Return a request to its own temperature from the next step on."""
+        self._end()
         self._lanes.disable(request_id)
 
     def execute(self, plan: Plan, pages: dict[int, list[int]]) -> Result:
@@ -119,119 +99,177 @@ class TraceExecutor:
         recorded token is one draw at one temperature; greedy rows read it at the lowest node.
         """
         sampled = [row for row in plan.rows if row.samples]
-        scripts = [self._scripts[row.request_id] for row in sampled]
-        positions = [
-            row.start + row.n_tokens - script.prompt_tokens
-            for row, script in zip(sampled, scripts, strict=True)
-        ]
-        recorded = [int(s.rows[t]) for s, t in zip(scripts, positions, strict=True)]
-        rows = np.array(recorded, np.intp)
-        share, factor = self._pruning(sampled, scripts, positions, rows)
-        lanes = _Lanes(self._lanes.slots(plan.sampled), positions, rows, factor)
-        signals, commands, shadow = self._control(lanes)
-        h_applied, surprisal = self._outcome(lanes, commands, signals, scripts)
-        kept, dense, scored, duration_ns = self._price(plan, sampled, share, pages)
-        return Result(
+        if not sampled:
+            return self._prefill(plan)
+        ends = [row.start + row.n_tokens for row in sampled]
+        stretch = self._stretch
+        if stretch is None or not stretch.takes(plan.sampled, ends):
+            stretch = self._begin(plan.sampled, ends)
+        now = stretch.now
+        steady = not self.reads_pages and max([row.n_tokens for row in sampled]) == 1
+        coverage = [row.coverage for row in sampled] if steady else self._coverage(sampled, now)
+        share, factor = self._pruning(stretch, coverage, now)
+        signals, commands, shadow = self._control(stretch, now, factor)
+        h_applied, surprisal = self._outcome(stretch, now, signals, commands, factor)
+        if steady:
+            read = self._price.alike(coverage, share, now.sizes, stretch.totals)
+        else:
+            read = self._price.each(sampled, share, pages if self.reads_pages else None)
+        tokens = self._model.tokens
+        found = Result(
             step=plan.step,
-            tokens=tuple([self._model.tokens[row] for row in recorded]),
-            finished={
-                row.request_id: "stop"
-                for row, script, t in zip(sampled, scripts, positions, strict=True)
-                if script.stops and t + 1 == len(script.rows)
-            },
+            tokens=tuple([tokens[row] for row in now.rows.tolist()]),
+            finished=stretch.finished(),
             signals=signals,
             commands=commands,
             h_applied=h_applied,
             surprisal=surprisal,
-            page_units_read=kept,
-            page_units_dense=dense,
-            pages_scored=scored,
-            duration_ns=duration_ns,
+            page_units_read=read.kept,
+            page_units_dense=read.dense,
+            pages_scored=read.scored,
+            duration_ns=self._price.duration_ns(read, plan.rows),
             shadow=shadow,
-            evicted={
-                row.request_id: eviction.choose(_ages(row, pages), pages[row.request_id], row)
-                for row in sampled
-                if row.evict
-            },
+            evicted=self._given_up(sampled, pages) if self.reads_pages else {},
         )
+        stretch.step()
+        return found
+
+    def _prefill(self, plan: Plan) -> Result:
+        """Run a step that samples nothing, so that no law is asked."""
+        none = np.zeros(0, F32)
+        return Result(
+            step=plan.step,
+            tokens=(),
+            finished={},
+            signals=TokenSignal(*(none for _ in TokenSignal._fields)),
+            commands=none,
+            h_applied=none,
+            surprisal=none,
+            page_units_read=0,
+            page_units_dense=0,
+            duration_ns=self._price.duration_ns(NOTHING, plan.rows),
+            shadow=none if isinstance(self._law, Shadow) else None,
+        )
+
+    def _begin(self, request_ids: tuple[int, ...], ends: list[int]) -> Stretch:
+        self._end()
+        slots = self._lanes.slots(request_ids)
+        scripts = [self._scripts[request_id] for request_id in request_ids]
+        lanes = self._lanes.read(slots)
+        self._stretch = Stretch(self._model, self._prune, request_ids, scripts, ends, slots, lanes)
+        return self._stretch
+
+    def _end(self) -> None:
+        """Give the states of the stretch under way back to the table of lanes."""
+        stretch, self._stretch = self._stretch, None
+        if stretch is not None:
+            self._lanes.write_state(stretch.slots, stretch.state)
+            self._lanes.write_surprisal(stretch.slots, stretch.signal.surprisal)
+
+    def _coverage(self, sampled: list[Row], now: Moment) -> list[float]:
+        """Return what prunes each sampled row, as if none had ever been preempted."""
+        return [
+            self._twin_coverage(row.request_id) if t > 0 and row.n_tokens > 1 else row.coverage
+            for row, t in zip(sampled, now.positions.tolist(), strict=True)
+        ]
 
     def _pruning(
-        self, sampled: list[Row], scripts: list[_Script], positions: list[int], rows: np.ndarray
-    ) -> tuple[list[float], np.ndarray | None]:
-        """Return the kept share and the residual factor of each sampled row."""
-        coverage = np.array(
-            [
-                self._twin_coverage(row.request_id) if t > 0 and row.n_tokens > 1 else row.coverage
-                for row, t in zip(sampled, positions, strict=True)
-            ]
-        )
-        if np.all(coverage >= 1.0):
-            return [1.0] * len(sampled), None
-        share = self._model.shares.share(rows, coverage)
-        self.clamped_rows += self._model.shares.count_below(coverage)
-        normals = np.array([s.normals[t] for s, t in zip(scripts, positions, strict=True)])
-        return share.tolist(), self._residual.factor(coverage, share, normals)
+        self, stretch: Stretch, coverage: list[float], now: Moment
+    ) -> tuple[np.ndarray | None, np.ndarray | None]:
+        """Return the kept share and the residual factor of each row; None where all are dense."""
+        lowest = min(coverage)
+        if lowest >= 1.0:
+            return None, None
+        lanes = np.array(coverage)
+        share = stretch.share(coverage, lanes)
+        if lowest < self._lowest:
+            self.clamped_rows += self._model.shares.count_below(lanes)
+        return share, self._prune.factor(lanes, share, now.normals)
 
-    def _control(self, lanes: _Lanes) -> tuple[TokenSignal, np.ndarray, np.ndarray | None]:
+    def _control(
+        self, stretch: Stretch, now: Moment, factor: np.ndarray | None
+    ) -> tuple[TokenSignal, np.ndarray, np.ndarray | None]:
         """Measure at T_cal and at the law's x_in, then let the law set ln T."""
-        state, last = self._lanes.read(lanes.slots)
-        h_cal, v_cal = self._model.h_cal[lanes.rows], self._model.v_cal[lanes.rows]
-        h_in, v_in = self._model.curves.entropy(lanes.rows, self._law.x_in(state))
-        if lanes.factor is not None:
-            h_cal = h_cal + lanes.factor * response(h_cal, v_cal)
-            h_in = h_in + lanes.factor * response(h_in, v_in)
-        signals = last._replace(
-            h_cal=h_cal.astype(F32),
-            v_cal=v_cal.astype(F32),
-            h_in=h_in.astype(F32),
-            v_in=v_in.astype(F32),
-            position=np.array(lanes.positions, F32),
+        h_cal, ahead = now.h_cal, stretch.ahead
+        if ahead is None:
+            found = self._model.curves.entropy(now.rows, self._law.x_in(stretch.state))
+            ahead = (*found, response(*found))
+        h_in, v_in, gives = ahead
+        if factor is not None:
+            h_cal = h_cal + factor * now.response
+            h_in = h_in + factor * gives
+        target, x_user, x_cap, enabled = stretch.signal[5:9]
+        signals = TokenSignal(
+            h_cal.astype(F32),
+            now.v_cal,
+            h_in.astype(F32),
+            v_in.astype(F32),
+            stretch.signal.surprisal,
+            target,
+            x_user,
+            x_cap,
+            enabled,
+            now.positions,
         )
-        state, commands = self._law.update(state, signals)
-        self._lanes.write_state(lanes.slots, state)
-        shadow = self._law.shadow_command(state) if isinstance(self._law, Shadow) else None
+        stretch.state, commands = self._law.update(stretch.state, signals)
+        shadow = self._law.shadow_command(stretch.state) if isinstance(self._law, Shadow) else None
         return signals, commands, shadow
 
     def _outcome(
-        self, lanes: _Lanes, commands: np.ndarray, signals: TokenSignal, scripts: list[_Script]
+        self,
+        stretch: Stretch,
+        now: Moment,
+        signals: TokenSignal,
+        commands: np.ndarray,
+        factor: np.ndarray | None,
     ) -> tuple[np.ndarray, np.ndarray]:
-        """Return H at the applied T and the expected NLL at T = 1, float32 ``[S]``."""
-        greedy = np.array([script.greedy for script in scripts], bool)
-        x = np.where(greedy, self._model.curves.x_nodes[0], commands)
-        h, v, nll = self._model.curves.outcome(lanes.rows, x)
-        if lanes.factor is not None:
-            h = h + lanes.factor * response(h, v)
-        surprisal = nll.astype(F32)
-        self._lanes.write_surprisal(lanes.slots, surprisal)
-        return np.where(greedy, signals.h_cal, h.astype(F32)), surprisal
+        """Return H at the applied T and the expected NLL at T = 1, float32 ``[S]``.
 
-    def _price(
-        self, plan: Plan, sampled: list[Row], share: list[float], pages: Mapping[int, list[int]]
-    ) -> tuple[int, int, int, int]:
-        """Return page units read, page units dense, pages scored, and the step's nanoseconds.
-
-        Pages are those that hold tokens; a request may own one more, reserved and not yet read.
+        What the next step will measure at its x_in is read along, for that is one look-up.
         """
-        size = self._model.page_tokens
-        kept = dense = scored = n_decode = prompt_tokens = squares = 0
-        kv_tokens = longest = 0
-        for row, part in zip(sampled, share, strict=True):
-            if row.n_tokens == 1:
-                holes = pages[row.request_id].count(HOLE) if self._evicts else 0
-                units = (-(-(row.start + 1) // size) - holes) * self._units_per_page
-                kept += round(part * units)
-                dense += units
-                scored += units if row.coverage < 1.0 else 0
-                n_decode += 1
-                kv_read = round(part * (row.start + 1 - holes * size))
-                kv_tokens += kv_read
-                longest = max(longest, kv_read)
-        for row in plan.rows:
-            if not (row.samples and row.n_tokens == 1):
-                prompt_tokens += row.n_tokens
-                squares += chunk_squares(row.start, row.n_tokens)
-        seconds = self._step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares, longest)
-        return kept, dense, scored, max(1, round(1e9 * seconds))
+        curves, greedy, n = self._model.curves, stretch.greedy, len(commands)
+        x = np.where(greedy, curves.x_nodes[0], commands) if stretch.any_greedy else commands
+        h, gives, nll = self._looked_up(stretch, now, x)
+        h = h[:n]
+        if factor is not None:
+            h = h + factor * gives[:n]
+        surprisal = nll[:n].astype(F32)
+        stretch.signal = stretch.signal._replace(surprisal=surprisal)
+        h_applied = h.astype(F32)
+        return (
+            np.where(greedy, signals.h_cal, h_applied) if stretch.any_greedy else h_applied,
+            surprisal,
+        )
+
+    def _looked_up(
+        self, stretch: Stretch, now: Moment, x: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Return H, its response and NLL at ln T ``x`` ``[S]``, and then those of the next x_in."""
+        curves, following = self._model.curves, stretch.next_rows
+        stretch.ahead = None
+        if following is None:
+            return self._at(now.rows, x)
+        asked = np.concatenate((x, self._law.x_in(stretch.state)), dtype=np.float64)
+        if not curves.holds(asked):  # the next step may never come: let it raise if it does
+            return self._at(now.rows, x)
+        n = len(x)
+        h, v, nll = curves.read_all(np.concatenate((now.rows, following)), asked)
+        gives = response(h, v)
+        stretch.ahead = h[n:], v[n:], gives[n:]
+        return h, gives, nll
+
+    def _at(self, rows: np.ndarray, x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        h, v, nll = self._model.curves.outcome(rows, x)
+        return h, response(h, v), nll
+
+    def _given_up(
+        self, sampled: list[Row], pages: Mapping[int, list[int]]
+    ) -> dict[int, tuple[int, ...]]:
+        return {
+            row.request_id: eviction.choose(_ages(row, pages), pages[row.request_id], row)
+            for row in sampled
+            if row.evict
+        }
 
 
 def _ages(row: Row, pages: Mapping[int, list[int]]) -> np.ndarray:

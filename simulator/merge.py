@@ -1,30 +1,66 @@
-"""One ledger out of several replicas' ledgers, so that metrics see the cluster as one server."""
+"""One ledger out of several servers' ledgers, so that metrics see the cluster as one server."""
 
 from __future__ import annotations
 
-from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.serving.ledger import Ledger, Table
+from controllers.core import require
+from controllers.serving.ledger import NEVER, Ledger
+from controllers.serving.table import Table
+from simulator.cluster import Front
+from simulator.server import LOST, PASSING
+from simulator.workload import Workload
+
+# How a column of several parts of one request becomes one number. "first" and "last" are by time
+# of submission; "delivered" adds up what was not lost; "earliest" is the least moment not lost.
+FOLDS = {
+    "request_id": "first",
+    "prompt_tokens": "first",
+    "max_tokens": "first",
+    "arrival_ns": "first",
+    "first_scheduled_ns": "earliest",
+    "first_token_ns": "earliest",
+    "finish_ns": "final",
+    "tokens": "delivered",
+    "preemptions": "sum",
+    "last_service_step": "last",
+    "max_service_gap_steps": "max",
+    "last_service_ns": "max",
+    "max_service_gap_ns": "max",
+    "coverage_sum": "delivered",
+    "coverage_rows": "delivered",
+    "prefix_hit_tokens": "sum",  # of the first part that was scheduled, see _bridge
+    "rehit_tokens": "sum",
+    "pages_evicted": "sum",
+}
 
 
 def merged(ledgers: Sequence[Ledger]) -> Ledger:
-    """Return the rows of ``ledgers`` in one; steps by start, requests and tokens by replica.
+    """Return the rows of ``ledgers`` in one; steps by start, requests and tokens by server.
 
-    A service gap counts steps of the request's own replica, so the wait that is still open at the
-    end is closed here, before the step counts are added up. The inputs stay as they are.
+    A request with a row in several ledgers gets one: it arrived first, was first scheduled and
+    gave its first token where that was not lost, and ended in its last part, or not at all if all
+    its parts were lost or passed on. Tokens of lost parts do not count, and their rows are left
+    out. Where token rows are not recorded, the totals keep the gaps between lost tokens and lack
+    the gap over a transfer. A service gap in steps counts those of the request's own server, so one
+    that is open at the end is closed here, before the step counts are added up. The inputs stay as
+    they are.
     """
-    whole = Ledger(record_tokens=all(ledger.record_tokens for ledger in ledgers))
+    require(len(ledgers) >= 1, "merging needs a ledger", ledgers=len(ledgers))
+    whole = Ledger(
+        record_tokens=all(ledger.record_tokens for ledger in ledgers),
+        record_steps=all(ledger.record_steps for ledger in ledgers),
+        totals_from_ns=ledgers[0].totals.from_ns,
+    )
     whole.step_count = sum(ledger.step_count for ledger in ledgers)
     for ledger in ledgers:
         offset = len(whole.reasons)
         whole.row_of.update({key: row + offset for key, row in ledger.row_of.items()})
         whole.reasons.extend(ledger.reasons)
-        _extend(whole.steps, ledger.steps)
-        _extend(whole.tokens, ledger.tokens)
-        _extend(whole.requests, ledger.requests)
+        whole.requests.extend(_columns(ledger.requests))
+        _extend_known(whole, ledger)
         gaps, last = (
             whole.requests.columns[name] for name in ("max_service_gap_steps", "last_service_step")
         )
@@ -32,12 +68,161 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
             if reason is None:
                 gaps[row] = max(gaps[row], ledger.step_count - last[row])
                 last[row] = whole.step_count
-    order = np.argsort(whole.steps["now_ns"], kind="stable")
-    for name, column in whole.steps.columns.items():
-        whole.steps.columns[name] = array(column.typecode, np.array(column)[order].tolist())
+    _sort(whole.steps)
+    if len(whole.row_of) < len(whole.reasons) or not set(PASSING).isdisjoint(whole.reasons):
+        _sort(whole.tokens)
+        _fold(whole)
     return whole
 
 
-def _extend(whole: Table, part: Table) -> None:
-    for name, column in whole.columns.items():
-        column.extend(part.columns[name])
+def front_ledger(front: Mapping[int, Front], workload: Workload, like: Ledger) -> Ledger:
+    """Return what the router itself did as a ledger without steps, requests in order of id.
+
+    Merge it first: of parts that were submitted at the same moment, it comes before.
+    """
+    ledger = Ledger(
+        record_tokens=like.record_tokens,
+        record_steps=like.record_steps,
+        totals_from_ns=like.totals.from_ns,
+    )
+    ids = workload.column("request_id").tolist()
+    lengths = zip(
+        workload.column("prompt_tokens").tolist(),
+        workload.column("max_tokens").tolist(),
+        strict=True,
+    )
+    asked = {
+        request_id: pair
+        for request_id, pair in zip(ids, lengths, strict=True)
+        if request_id in front
+    }
+    for request_id in sorted(front):
+        fate = front[request_id]
+        ledger.submitted(request_id, *asked[request_id], fate.arrival_ns)
+        if fate.reason is not None:
+            ledger.finished(request_id, fate.left_ns, fate.reason)
+    return ledger
+
+
+def lost_tokens(ledgers: Sequence[Ledger]) -> int:
+    """Return the tokens generated by servers that crashed before the request ended."""
+    total = 0
+    for ledger in ledgers:
+        tokens = ledger.requests.columns["tokens"]
+        total += sum(tokens[row] for row, reason in enumerate(ledger.reasons) if reason == LOST)
+    return total
+
+
+def _extend_known(whole: Ledger, part: Ledger) -> None:
+    """Append steps, tokens and totals, less the tokens of lost requests."""
+    if whole.record_steps:
+        whole.steps.extend(_columns(part.steps))
+    whole.totals.absorb(part.totals)
+    ids = part.requests.columns["request_id"]
+    lost = np.array([ids[row] for row, reason in enumerate(part.reasons) if reason == LOST])
+    if whole.record_tokens:
+        columns = _columns(part.tokens)
+        if len(lost):
+            kept = ~np.isin(columns["request_id"], lost)
+            columns = {name: column[kept] for name, column in columns.items()}
+        whole.tokens.extend(columns)
+    if len(lost):
+        sums = whole.totals.requests
+        kept = np.ones(len(sums), bool)
+        kept[len(sums) - len(part.totals.requests) :] = ~np.isin(
+            part.totals.requests["request_id"], lost
+        )
+        sums.keep(kept)
+
+
+def _columns(table: Table) -> dict[str, np.ndarray]:
+    return {name: table[name] for name in table.columns}
+
+
+def _sort(table: Table) -> None:
+    """Put rows in order of their time, in place; equal times stay as they are."""
+    times = table["now_ns"]
+    if np.all(np.diff(times) >= 0):
+        return
+    order = np.argsort(times, kind="stable")
+    for column in table.columns.values():
+        rows = np.array(column)[order]
+        del column[:]
+        column.frombytes(rows.tobytes())
+
+
+def _fold(whole: Ledger) -> None:
+    """Make one request row of several with the same id, in the place of its first."""
+    parts = _columns(whole.requests)
+    reasons = np.array([reason or "" for reason in whole.reasons])
+    order = np.lexsort((parts["arrival_ns"], parts["request_id"]))  # equals as they are
+    ids = parts["request_id"][order]
+    starts = np.flatnonzero(np.concatenate([[True], np.diff(ids) != 0]))
+    ends = np.concatenate([starts[1:], [len(ids)]]) - 1
+    sorted_parts = {name: column[order] for name, column in parts.items()}
+    sorted_reasons = reasons[order]
+    _bridge(sorted_parts, starts)
+    ended = ~np.isin(sorted_reasons, PASSING)
+    final = np.maximum.reduceat(np.where(ended, np.arange(len(ids)), -1), starts)
+    lost = sorted_reasons == LOST
+    place = np.argsort(np.minimum.reduceat(order, starts))  # groups by their first row
+    rows = {
+        name: _folded(FOLDS[name], column, starts, ends, final, lost)[place]
+        for name, column in sorted_parts.items()
+    }
+    between = final[place] < 0  # servers: no server's steps pass it by
+    rows["last_service_step"] = np.where(between, whole.step_count, rows["last_service_step"])
+    why = [sorted_reasons[row] if row >= 0 else "" for row in final[place]]
+    for column in whole.requests.columns.values():
+        del column[:]
+    whole.requests.extend(rows)
+    whole.reasons = [str(reason) or None for reason in why]
+    whole.row_of = {request_id: row for row, request_id in enumerate(rows["request_id"].tolist())}
+
+
+def _bridge(parts: dict[str, np.ndarray], starts: np.ndarray) -> None:
+    """Let a part's longest gap begin at the last service of the part before it.
+
+    Pages found at the first admission of a later part were found again: the request was scheduled
+    before.
+    """
+    first, n = parts["first_scheduled_ns"], len(parts["request_id"])
+    same = np.ones(n, bool)
+    same[starts] = False
+    before = np.concatenate([[NEVER], parts["last_service_ns"][:-1]])
+    gap = np.where(same & (first != NEVER), first - before, 0)
+    parts["max_service_gap_ns"] = np.maximum(parts["max_service_gap_ns"], gap)
+    scheduled = np.cumsum(first != NEVER)
+    base = np.repeat(scheduled[starts] - (first[starts] != NEVER), np.diff([*starts, n]))
+    again = scheduled - (first != NEVER) > base
+    hits = np.where(again, parts["prefix_hit_tokens"], 0)
+    parts["prefix_hit_tokens"] = parts["prefix_hit_tokens"] - hits
+    parts["rehit_tokens"] = parts["rehit_tokens"] + hits
+
+
+def _folded(
+    rule: str,
+    column: np.ndarray,
+    starts: np.ndarray,
+    ends: np.ndarray,
+    final: np.ndarray,
+    lost: np.ndarray,
+) -> np.ndarray:
+    """Return one value per request of a column whose parts lie together, by submission."""
+    match rule:
+        case "first":
+            return column[starts]
+        case "last":
+            return column[ends]
+        case "max":
+            return np.maximum.reduceat(column, starts)
+        case "sum":
+            return np.add.reduceat(column, starts)
+        case "delivered":
+            return np.add.reduceat(np.where(lost, 0, column), starts)
+        case "final":
+            return np.where(final >= 0, column[final], NEVER)
+        case _:
+            far = np.iinfo(np.int64).max
+            found = np.minimum.reduceat(np.where(lost | (column == NEVER), far, column), starts)
+            return np.where(found == far, NEVER, found)

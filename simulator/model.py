@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from traces.store import Trace
 
 COINCIDES = 1e-3  # of ln T: a node this near to T_cal already stands for it
-BLOCK_TOKENS = 16  # length of a bootstrap block, for tokens beyond the recording
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,23 +64,6 @@ class TraceModel:
     def recorded_tokens(self, index: int) -> int:
         """Return how many tokens request ``index`` of the trace generated."""
         return int(self.slices[index, 1] - self.slices[index, 0])
-
-    def rows(self, index: int, n_tokens: int, rng: np.random.Generator) -> np.ndarray:
-        """Return the recorded row that answers for each of ``n_tokens`` generated tokens.
-
-        Within the recording that is the recorded row. Beyond it, blocks of ``BLOCK_TOKENS``
-        consecutive recorded rows of the same request, with starts drawn uniformly: short-range
-        dependence survives, drift over the output does not.
-        """
-        first, recorded = int(self.slices[index, 0]), self.recorded_tokens(index)
-        require(recorded >= 1, "a recorded request needs a token to answer", request=index)
-        if n_tokens <= recorded:
-            return np.arange(first, first + n_tokens)
-        block = min(BLOCK_TOKENS, recorded)
-        n_blocks = -(-(n_tokens - recorded) // block)
-        starts = rng.integers(0, recorded - block + 1, n_blocks)
-        extra = (starts[:, None] + np.arange(block)).ravel()[: n_tokens - recorded]
-        return first + np.concatenate([np.arange(recorded), extra])
 
 
 def _curves(trace: Trace, x_nodes: np.ndarray) -> CurveTable:

@@ -2,46 +2,51 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+import math
+from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING
 
+import numpy as np
 import simpy
 
 from controllers.core import require
 from controllers.presets import Preset
-from controllers.serving.ledger import Ledger
 from controllers.serving.limits import EngineLimits
-from controllers.serving.loop import ServingLoop, Sink
-from controllers.serving.metrics import Metric, summarise
 from controllers.steplaw import StepLaw
-from controllers.temperature import X_MAX, X_MIN
 from simulator.cluster import Cluster, Progress, RouterName, make_router
-from simulator.executor import TraceExecutor
-from simulator.merge import merged
+from simulator.cluster_fleet import Fleet, Machine, Member
+from simulator.cluster_modes import ModeName, ServerFactory, Sinks, Witnesses, choose_mode
+from simulator.description import ClusterPlan, Group
 from simulator.model import TraceModel
-from simulator.replica import Replica
 from simulator.residual import Residual
+from simulator.run_result import SimulationResult, result_of, true_tokens
+from simulator.trajectories import Trajectories
 from simulator.workload import NS_PER_S, Asking, Workload, poisson_workload
 
 if TYPE_CHECKING:
     from traces.store import Trace
 
+__all__ = ["ClusterConfig", "SimulationResult", "run_workload", "simulate"]
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClusterConfig:
-    """Replicas of one kind behind one router, and the law objects that run them."""
+    """Servers behind one router, and the law objects that run them."""
 
     preset: Preset
     limits: EngineLimits  # of each replica
-    step_law: StepLaw
+    step_law: StepLaw  # also prices what a request would take alone, whatever its server
     bytes_per_page_unit: int  # one page of one layer and KV head, keys and values
     replicas: int = 1
+    cluster: ClusterPlan | None = None  # in the place of ``replicas`` alike
     router: RouterName = "round_robin"
+    mode: ModeName = "auto"
     seed: int = 0  # of the bootstrap beyond the recording; the residual has its own
-    record_tokens: bool = True  # one ledger row per token; off saves memory, and ITL and entropies
+    record_tokens: bool = True  # one ledger row per token; off saves memory, ITL is then binned
+    record_steps: bool = True  # one ledger row per step
     horizon_s: float | None = None  # stop here, leaving requests unfinished; None: run dry
+    warmup_s: float = 0.0  # requests that arrived and steps that began before count in no metric
     ttft_slo_s: float | None = None  # of goodput; None does not bind
     tpot_slo_s: float | None = None
 
@@ -52,21 +57,30 @@ class ClusterConfig:
             "horizon_s must be > 0",
             horizon_s=self.horizon_s,
         )
+        require(
+            math.isfinite(self.warmup_s) and self.warmup_s >= 0.0,
+            "warmup_s must be finite and >= 0",
+            warmup_s=self.warmup_s,
+        )
+        require(
+            self.cluster is None or self.replicas == 1,
+            "replicas must be 1 with a cluster plan, whose groups have counts",
+            replicas=self.replicas,
+        )
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class SimulationResult:
-    """What a run left behind."""
-
-    ledgers: tuple[Ledger, ...]  # one per replica
-    ledger: Ledger  # the cluster's, in one piece
-    metrics: Mapping[str, Metric]  # of the whole cluster
-    caveats: Mapping[str, int]  # how often the recording had to be stretched, by name
-
-    def to_json(self) -> str:
-        """Return metrics and caveats as one line; equal runs give equal bytes."""
-        found = {"metrics": dict(self.metrics), "caveats": dict(self.caveats)}
-        return json.dumps(found, sort_keys=True, allow_nan=False)
+    def plan(self) -> ClusterPlan:
+        """Return the groups with every limit and law filled in."""
+        own = ClusterPlan(groups=(Group(count=self.replicas),))
+        asked = own if self.cluster is None else self.cluster
+        groups = tuple(
+            replace(
+                group,
+                limits=self.limits if group.limits is None else group.limits,
+                step_law=self.step_law if group.step_law is None else group.step_law,
+            )
+            for group in asked.groups
+        )
+        return replace(asked, groups=groups)
 
 
 def run_workload(
@@ -76,63 +90,59 @@ def run_workload(
     config: ClusterConfig,
     *,
     progress: Progress | None = None,
-    sinks: Callable[[int], Sink | None] = lambda _: None,
+    sinks: Sinks | None = None,
+    witnesses: Witnesses | None = None,
     verify: bool = False,
+    trajectories: Trajectories | None = None,
 ) -> SimulationResult:
     """Serve ``workload`` and return its ledgers and metrics.
 
-    ``sinks`` gives each replica its run-log sink; ``verify`` asserts every invariant after each
-    step. Page sizes must agree: shares were recorded for pages of the trace's size.
+    ``sinks`` give each server its run log, ``witnesses`` its decision log (both: mode online);
+    ``verify`` asserts every invariant after each step. Page sizes must be the trace's.
+    ``trajectories`` that keep what they scan serve several runs of the same requests, at other
+    times or on other machines; mode online has no use for them.
     """
-    require(
-        config.limits.page_tokens == model.page_tokens,
-        f"limits.page_tokens must be the trace's {model.page_tokens}",
-        page_tokens=config.limits.page_tokens,
+    plan = config.plan()
+    _check(model, config.preset, plan)
+    mode, reason = choose_mode(
+        config.mode,
+        config.preset,
+        workload,
+        logged=sinks is not None or witnesses is not None,
+        windows=plan.disaggregated,
     )
-    stages = [type(stage).__name__ for stage in config.preset.stages]
-    require(not stages, "stages cut rows of logits, which a recording does not hold", stages=stages)
-    oracle = _true_tokens(model, workload) if config.preset.priority.oracle else None
+    asked = (model, residual, config.preset, workload.arrivals)
+    if mode == "online":
+        trajectories = None
+    elif trajectories is None:
+        trajectories = Trajectories(*asked, seed=config.seed)
+    else:
+        trajectories = trajectories.shared(*asked, seed=config.seed)
     env = simpy.Environment()
-    cluster = Cluster(env, make_router(config.router), workload, progress=progress)
-    for index in range(config.replicas):
-        loop = ServingLoop(
-            config.limits,
-            config.preset,
-            config.step_law,
-            sink=sinks(index),
-            t_cal=model.t_cal,
-            ledger=Ledger(record_tokens=config.record_tokens),
-            oracle=oracle,
-        )
-        executor = TraceExecutor(
-            model,
-            config.preset,
-            config.step_law,
-            residual=residual,
-            seed=config.seed,
-            twin_coverage=loop.twin_coverage,
-        )
-        replica = Replica(env, loop, executor, on_finish=cluster.finished, verify=verify)
-        cluster.replicas.append(replica)
-    horizon_s = config.horizon_s
-    cluster.run(None if horizon_s is None else round(horizon_s * NS_PER_S))
-    ledgers = tuple(replica.loop.ledger for replica in cluster.replicas)
-    whole = ledgers[0] if len(ledgers) == 1 else merged(ledgers)
-    return SimulationResult(
-        ledgers=ledgers,
-        ledger=whole,
-        metrics=summarise(
-            whole,
-            step_law=config.step_law,
-            bytes_per_page_unit=config.bytes_per_page_unit,
-            page_tokens=config.limits.page_tokens,
-            ttft_slo_s=config.ttft_slo_s,
-            tpot_slo_s=config.tpot_slo_s,
-            x_min=X_MIN,
-            x_max=X_MAX,
-        ),
-        caveats=_caveats(model, residual, workload, cluster),
+    router = make_router(config.router, seed=config.seed, kept=partial(_kept, model))
+    closed = (lambda _id: None) if trajectories is None else trajectories.forget
+    cluster = Cluster(env, router, workload, plan, progress=progress, on_close=closed)
+    factory = ServerFactory(
+        env=env,
+        mode=mode,
+        model=model,
+        residual=residual,
+        trajectories=trajectories,
+        preset=config.preset,
+        seed=config.seed,
+        oracle=true_tokens(model, workload) if config.preset.priority.oracle else None,
+        record_tokens=config.record_tokens,
+        record_steps=config.record_steps,
+        totals_from_ns=round(config.warmup_s * NS_PER_S),
+        verify=verify,
+        sinks=sinks,
+        witnesses=witnesses,
+        on_finish=cluster.left,
     )
+    fleet = Fleet(plan.groups, partial(_member, factory, plan))
+    horizon_s = config.horizon_s
+    cluster.run(fleet, None if horizon_s is None else round(horizon_s * NS_PER_S))
+    return result_of(model, residual, workload, config, cluster, fleet, (mode, reason))
 
 
 def simulate(
@@ -153,32 +163,35 @@ def simulate(
     return run_workload(model, residual, workload, config, progress=progress)
 
 
-def _true_tokens(model: TraceModel, workload: Workload) -> dict[int, int]:
-    """Output length of each request, tokens, by id: what an oracle law may read."""
-    lengths = {}
-    for arrival in workload.arrivals:
-        recorded = model.recorded_tokens(arrival.trace_index)
-        wanted = recorded if arrival.output_tokens is None else arrival.output_tokens
-        lengths[arrival.request.request_id] = min(wanted, arrival.request.max_tokens)
-    return lengths
+def _check(model: TraceModel, preset: Preset, plan: ClusterPlan) -> None:
+    for group in plan.groups:
+        assert group.limits is not None, "a plan to run has limits"
+        require(
+            group.limits.page_tokens == model.page_tokens,
+            f"limits.page_tokens must be the trace's {model.page_tokens}",
+            page_tokens=group.limits.page_tokens,
+        )
+    stages = [type(stage).__name__ for stage in preset.stages]
+    require(not stages, "stages cut rows of logits, which a recording does not hold", stages=stages)
 
 
-def _caveats(
-    model: TraceModel, residual: Residual, workload: Workload, cluster: Cluster
-) -> dict[str, int]:
-    stretched = cut = 0
-    for arrival in workload.arrivals:
-        recorded = model.recorded_tokens(arrival.trace_index)
-        wanted = recorded if arrival.output_tokens is None else arrival.output_tokens
-        allowed = arrival.request.max_tokens
-        stretched += max(0, min(wanted, allowed) - recorded)
-        cut += wanted == recorded and not model.ends_itself[arrival.trace_index]
-    distinct = {arrival.trace_index for arrival in workload.arrivals}
-    return {
-        "bootstrapped_tokens": stretched,
-        "recordings_cut_short": cut,  # by the recorder's limit: the model would have gone on
-        "recordings_reused": len(workload.arrivals) - len(distinct),
-        "recordings_empty": workload.empty_recordings,
-        "rows_below_lowest_coverage": sum(r.executor.clamped_rows for r in cluster.replicas),
-        "residual_samples": residual.samples,
-    }
+def _member(factory: ServerFactory, plan: ClusterPlan, number: int, machine: Machine) -> Member:
+    group = plan.groups[machine.group]
+    assert group.limits is not None, "a plan to run has limits"
+    assert group.step_law is not None, "a plan to run has step laws"
+    return Member(
+        number=number,
+        machine=machine.number,
+        server=factory.make(number, group.limits, group.step_law),
+        step_law=group.step_law,
+        limits=group.limits,
+        role=group.role,
+    )
+
+
+def _kept(model: TraceModel, coverage: float) -> float:
+    """Return the share of KV that the recording's rows keep at a coverage, on average."""
+    rows = np.arange(len(model.shares.shares))
+    highest = float(model.shares.coverages[-1])
+    inside = coverage if coverage >= 1.0 else min(coverage, highest)
+    return float(model.shares.share(rows, np.full(len(rows), inside)).mean())

@@ -8,151 +8,157 @@ look its tokens up.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
 
-from controllers.core import State, TokenSignal, tree_map
-from controllers.presets import Preset
-from controllers.serving.lane_table import fixed_signal
-from controllers.serving.request import Request
+from controllers.preset import Preset
+from controllers.temperature import X_MAX, X_MIN
 from simulator.model import TraceModel
-from simulator.residual import Residual, response
+from simulator.ragged import Ragged
+from simulator.residual import Residual
+from simulator.scan_coverage import NEVER, coverage_pass, scannable
+from simulator.scan_lanes import F32, Lanes
+from simulator.scan_temperature import outcome_pass, temperature_pass
+from simulator.scripts import Scripts
 
-F32 = np.float32
-BLOCK_LANES = 2048  # lanes scanned at once: enough to hide numpy's overhead, small in memory
+__all__ = ["NEVER_OFF", "Sums", "Trajectory", "scan", "scannable", "sums"]
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Job:
-    """One request to scan."""
-
-    request: Request
-    rows: np.ndarray  # int [L], the recorded row that answers for each generated token
-    normals: np.ndarray  # float64 [L], standard normal of each token's residual
+NEVER_OFF = NEVER
+CLIP_TOLERANCE = 1e-6  # of ln T, as ``controllers.serving.metrics`` has it
 
 
-@dataclass(frozen=True, slots=True)
-class Trajectory:
+class Sums(NamedTuple):
+    """What metrics add up over tokens; nats but for the last."""
+
+    tau: float  # entropy given up from token to token, at the applied T
+    tau_cal: float  # the same at T_cal
+    net: float  # H of the first less H of the last, at T_cal
+    nll: float  # expected, at T = 1
+    on_bound: int  # tokens whose ln T is on a bound
+
+
+class Trajectory(NamedTuple):
     """Everything a ledger or a step needs to know of one request's tokens, ``[L]`` each."""
 
-    coverage: np.ndarray  # float64, attention mass asked of the row that samples the token
+    coverage: np.ndarray  # float32, attention mass asked of the row that samples the token
     share: np.ndarray  # float64, pages that row reads
     probe: np.ndarray  # bool, dense only to measure
     command: np.ndarray  # float32, ln T
     h_applied: np.ndarray  # float32, nats
     h_cal: np.ndarray  # float32, nats
     surprisal: np.ndarray  # float32, nats, expected NLL at T = 1
+    n_tokens: int  # L: the true length, capped by max_tokens
+    stops: bool  # whether it ends by a stop token, or by max_tokens
+    tau: float  # this and the four below: ``Sums`` over all its tokens
+    tau_cal: float
+    net: float
+    nll: float
+    on_bound: int
+
+
+COLUMNS = Trajectory._fields[:7]  # those of one value per token
 
 
 def scan(
-    jobs: Sequence[Job], model: TraceModel, residual: Residual, preset: Preset
+    scripts: Scripts,
+    model: TraceModel,
+    residual: Residual,
+    preset: Preset,
+    *,
+    off_at: np.ndarray | None = None,
 ) -> list[Trajectory]:
-    """Return the trajectory of each job, in order; the laws are those of ``preset``."""
-    found: list[Trajectory | None] = [None] * len(jobs)
-    by_length = sorted(range(len(jobs)), key=lambda i: -len(jobs[i].rows))
-    for start in range(0, len(jobs), BLOCK_LANES):
-        block = by_length[start : start + BLOCK_LANES]
-        made = _Block([jobs[i] for i in block], model, residual, preset).run()
-        for index, trajectory in zip(block, made, strict=True):
-            found[index] = trajectory
-    return [trajectory for trajectory in found if trajectory is not None]
+    """Return the trajectory of each request of ``scripts``; the laws are those of ``preset``.
+
+    All are held at once: callers cut long workloads into blocks. ``off_at`` (int ``[R]``,
+    ``NEVER_OFF`` for none) is the token from which a request's control is switched off.
+    """
+    if not len(scripts.lengths):
+        return []
+    order = np.argsort(-scripts.lengths, kind="stable")
+    ragged = Ragged(scripts.lengths[order])
+    lanes = Lanes.of(
+        scripts.asked.taken(order),
+        ragged,
+        scripts.rows.take(ragged.spread(scripts.starts[order])),
+        None if off_at is None else off_at[order],
+    )
+    pruned = coverage_pass(lanes, model, residual, preset)
+    commands = temperature_pass(lanes, pruned, model, preset)
+    back = ragged.by_lane()
+    tokens = {
+        "coverage": pruned.coverage.take(back),
+        "share": pruned.share.take(back),
+        "probe": pruned.probe.take(back),
+        "command": commands.take(back),
+        "h_cal": pruned.h_cal.take(back),
+        "rows": lanes.rows.take(back),
+    }
+    factor = None if pruned.factor is None else pruned.factor.take(back)
+    lengths, stops = scripts.lengths[order], scripts.stops[order]
+    greedy = np.repeat(lanes.greedy, lengths) if lanes.greedy.any() else None
+    del lanes, ragged, pruned, commands, back
+    tokens["h_applied"], tokens["surprisal"] = outcome_pass(tokens, factor, greedy, model)
+    found = _cut(tokens, lengths, stops)
+    lane_of = np.argsort(order)
+    return [found[lane] for lane in lane_of.tolist()]
 
 
-class _Block:
-    """Lanes in order of falling length, so that those still running are always a prefix."""
-
-    def __init__(
-        self, jobs: list[Job], model: TraceModel, residual: Residual, preset: Preset
-    ) -> None:
-        self._jobs, self._model, self._residual, self._preset = jobs, model, residual, preset
-        requests = [job.request for job in jobs]
-        self._lengths = np.array([len(job.rows) for job in jobs])
-        longest = int(self._lengths[0])
-        self._rows = np.zeros((longest, len(jobs)), np.intp)
-        self._normals = np.zeros((longest, len(jobs)))
-        for lane, job in enumerate(jobs):
-            self._rows[: len(job.rows), lane] = job.rows
-            self._normals[: len(job.rows), lane] = job.normals
-        self._signal = _signals(requests)
-        self._prompt = np.array([r.prompt_tokens for r in requests])
-        self._ids = np.array([r.request_id for r in requests])
-        self._meso = np.array([r.enabled for r in requests], F32)  # greedy requests too
-        self._greedy = np.array([r.greedy for r in requests], bool)
-        self._out = {
-            name: np.zeros((longest, len(jobs)), kind)
-            for name, kind in (
-                ("coverage", np.float64), ("share", np.float64), ("probe", bool), ("command", F32),
-                ("h_applied", F32), ("h_cal", F32), ("surprisal", F32),
-            )
-        }  # fmt: skip
-
-    def run(self) -> list[Trajectory]:
-        law = self._preset.temperature
-        state, meso, wanted = law.init(self._signal), None, np.ones(len(self._jobs))
-        surprisal = self._signal.surprisal
-        with np.errstate(invalid="ignore", over="ignore"):  # laws state what they do with NaN
-            for t in range(len(self._rows)):
-                n = int(np.searchsorted(-self._lengths, -t, "left"))
-                state, meso = _first(state, n), meso if meso is None else _first(meso, n)
-                state, signal, surprisal = self._token(t, n, state, wanted[:n], surprisal[:n])
-                signal = signal._replace(enabled=self._meso[:n])
-                if meso is None:
-                    meso = self._preset.coverage.init(signal)
-                meso, wanted = self._preset.coverage.update(meso, signal)
-        return [
-            Trajectory(**{name: values[:length, lane] for name, values in self._out.items()})
-            for lane, length in enumerate(self._lengths.tolist())
-        ]
-
-    def _token(
-        self, t: int, n: int, state: State, wanted: np.ndarray, surprisal: np.ndarray
-    ) -> tuple[State, TokenSignal, np.ndarray]:
-        """Sample token ``t`` of the first ``n`` lanes; the order of a live step is kept."""
-        model, law, rows = self._model, self._preset.temperature, self._rows[t, :n]
-        coverage, probe = self._coverage(t, n, wanted)
-        share = model.shares.share(rows, coverage)
-        factor = self._residual.factor(coverage, share, self._normals[t, :n])
-        h_cal, v_cal = model.h_cal[rows], model.v_cal[rows]
-        h_in, v_in = model.curves.entropy(rows, law.x_in(state))
-        signal = TokenSignal(*(leaf[:n] for leaf in self._signal))._replace(
-            h_cal=(h_cal + factor * response(h_cal, v_cal)).astype(F32),
-            v_cal=v_cal.astype(F32),
-            h_in=(h_in + factor * response(h_in, v_in)).astype(F32),
-            v_in=v_in.astype(F32),
-            surprisal=surprisal,
-            position=np.full(n, t, F32),
-        )
-        state, command = law.update(state, signal)
-        greedy = self._greedy[:n]
-        h, v, nll = model.curves.outcome(rows, np.where(greedy, model.curves.x_nodes[0], command))
-        h_applied = (h + factor * response(h, v)).astype(F32)
-        kept = (
-            ("coverage", coverage), ("share", share), ("probe", probe), ("command", command),
-            ("h_applied", np.where(greedy, signal.h_cal, h_applied)), ("h_cal", signal.h_cal),
-            ("surprisal", nll.astype(F32)),
-        )  # fmt: skip
-        for name, values in kept:
-            self._out[name][t, :n] = values
-        return state, signal, nll.astype(F32)
-
-    def _coverage(self, t: int, n: int, wanted: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Apply the rules of ``CoverageControl.row`` to the commands of one step ago."""
-        preset = self._preset
-        sparse = (wanted > 0.0) & (wanted < 1.0) & (self._meso[:n] > 0.0) & (t > 0)
-        sparse &= self._prompt[:n] + t >= preset.sparse_min_context
-        probe = np.zeros(n, bool)
-        if preset.probe_every > 0:
-            probe = sparse & ((t + self._ids[:n]) % preset.probe_every == 0)
-        return np.where(sparse & ~probe, wanted.astype(np.float64), 1.0), probe
+def sums(found: Trajectory, first: int = 0, last: int | None = None) -> Sums:
+    """Return the sums over tokens ``[first, last)``; the step into ``first`` is counted if any."""
+    tokens = slice(first, last)
+    with_one_before = slice(max(first - 1, 0), last)
+    step_h, step_cal = (
+        np.diff(values[with_one_before]) for values in (found.h_applied, found.h_cal)
+    )
+    return Sums(
+        tau=float(-np.minimum(step_h, 0.0).sum(dtype=np.float64)) + 0.0,
+        tau_cal=float(-np.minimum(step_cal, 0.0).sum(dtype=np.float64)) + 0.0,
+        net=float(-step_cal.sum(dtype=np.float64)) + 0.0,
+        nll=float(found.surprisal[tokens].sum(dtype=np.float64)),
+        on_bound=int(_on_bound(found.command[tokens]).sum()),
+    )
 
 
-def _signals(requests: list[Request]) -> TokenSignal:
-    """Return what the requests fix of their signals, one lane each."""
-    lanes = [fixed_signal(request, np.zeros(1, F32)) for request in requests]
-    return TokenSignal(*(np.concatenate(leaves) for leaves in zip(*lanes, strict=True)))
+def _cut(tokens: dict[str, np.ndarray], lengths: np.ndarray, stops: np.ndarray) -> list[Trajectory]:
+    """Cut tokens, lane after lane, into trajectories."""
+    starts = np.cumsum(lengths) - lengths
+    values = [tokens[name] for name in COLUMNS]
+    edges = [*starts.tolist(), len(tokens["command"])]
+    ends = zip(edges, edges[1:], stops.tolist(), _totals(tokens, starts), strict=False)
+    return [
+        Trajectory._make([*[v[begin:end] for v in values], end - begin, stop, *total])
+        for begin, end, stop, total in ends
+    ]
 
 
-def _first(state: State, n: int) -> State:
-    return tree_map(lambda leaf: leaf[:n], state)
+def _totals(
+    columns: dict[str, np.ndarray], starts: np.ndarray
+) -> Iterator[tuple[float, float, float, float, int]]:
+    """Return the ``Sums`` over all tokens of each lane, as plain tuples."""
+
+    def steps(h: np.ndarray) -> np.ndarray:
+        found = np.empty_like(h)
+        np.subtract(h[1:], h[:-1], out=found[1:])
+        found[starts] = 0.0  # no step leads into a first token
+        return found
+
+    def total(values: np.ndarray) -> list[float]:
+        return (np.add.reduceat(values, starts, dtype=np.float64) + 0.0).tolist()
+
+    step_cal = steps(columns["h_cal"])
+    on_bound = np.add.reduceat(_on_bound(columns["command"]), starts, dtype=np.int64)
+    found = (
+        total(-np.minimum(steps(columns["h_applied"]), 0.0)),
+        total(-np.minimum(step_cal, 0.0)),
+        total(-step_cal),
+        total(columns["surprisal"]),
+        on_bound.tolist(),
+    )
+    return zip(*found, strict=True)
+
+
+def _on_bound(command: np.ndarray) -> np.ndarray:
+    low, high = (np.abs(command - F32(bound)) <= CLIP_TOLERANCE for bound in (X_MIN, X_MAX))
+    return low | high

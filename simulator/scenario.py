@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
 
@@ -16,22 +16,30 @@ from controllers.serving.limits import EngineLimits
 from controllers.serving.metrics import Metric
 from simulator import caveats, defaults
 from simulator.cluster import Progress, RouterName
+from simulator.cluster_modes import ModeName, Witnesses, choose_mode
+from simulator.description import ClusterPlan
+from simulator.join import joined_workload
+from simulator.library import Library
 from simulator.model import TraceModel
 from simulator.residual import Residual
 from simulator.run import ClusterConfig, SimulationResult, run_workload
+from simulator.trajectories import Trajectories
 from simulator.workload import Asking, Workload, poisson_workload, workload_at
-from traces.arrivals import Arrivals, rescaled
+from traces.arrivals import Arrivals, first, rescaled
 from traces.profile import Profile
 
 if TYPE_CHECKING:
     from traces.store import Trace
 
 
+Lengths = Literal["trace", "arrivals"]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scenario:
     """Trace, machine, load and service levels; equal scenarios, presets and seeds run alike."""
 
-    trace: Trace
+    trace: Trace  # or a ``Library``, which has every name of it that is read here
     profile: Profile
     limits: EngineLimits
     bytes_per_page_unit: int
@@ -43,6 +51,11 @@ class Scenario:
     replicas: int = 1
     router: RouterName = "round_robin"
     arrivals: Arrivals | None = None  # recorded times; None: Poisson
+    lengths: Lengths = "trace"  # whose prompts and outputs have the lengths
+    mode: ModeName = "auto"  # how the simulation steps; all modes give the same ledger
+    cluster: ClusterPlan | None = None  # in the place of ``replicas`` alike
+    record: bool = True  # a ledger row per token and step; off saves memory, ITL is then binned
+    share_prefixes: bool = True  # prompts that begin alike share pages, where arrivals say so
     model: TraceModel = field(repr=False)
     residual: Residual = field(repr=False)  # fitted; each run seeds its own
 
@@ -57,6 +70,10 @@ class Scenario:
         for name in ("n_requests", "replicas", "bytes_per_page_unit"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be >= 1", **{name: value})
+        if self.lengths == "arrivals":  # whose requests are cut to fit
+            known = self.arrivals is not None and self.arrivals.output_tokens is not None
+            require(known, "lengths of arrivals need arrivals that have them", lengths=self.lengths)
+            return
         longest = max(r.prompt_tokens + self._cap(r.task_class) for r in self.trace.requests)
         needed = self.limits.pages_for(longest)
         require(
@@ -79,6 +96,16 @@ class Scenario:
                 seed=seed,
                 asking=self.asking,
             )
+        if self.lengths == "arrivals":
+            return joined_workload(
+                self.trace,
+                first(self.arrivals, self.n_requests),
+                seed=seed,
+                asking=self.asking,
+                max_total=self.limits.max_context,
+                room=self.limits.n_pages * self.limits.page_tokens,
+                share_prefixes=self.share_prefixes,
+            )
         times_s = self.arrivals.times_s[: self.n_requests]
         return workload_at(self.trace, times_s=times_s, seed=seed, asking=self.asking)
 
@@ -95,6 +122,7 @@ class Scenario:
             "limits": self.limits.to_json(),
             "bytes_per_page_unit": self.bytes_per_page_unit,
             "arrivals": "poisson" if self.arrivals is None else self.arrivals.source,
+            "lengths": self.lengths,
             "rate_per_s": self.rate_per_s,
             "requests": self.n_requests,
             "replicas": self.replicas,
@@ -141,11 +169,17 @@ def build(
     target_nats: float = 1.0,
     ttft_slo_s: float | None = None,
     tpot_slo_s: float | None = None,
+    lengths: Lengths | None = None,
+    mode: ModeName = "auto",
+    cluster: ClusterPlan | None = None,
+    record: bool = True,
 ) -> Scenario:
     """Return a scenario; what is None is derived from the trace and the profile.
 
+    A trace that is a ``Library``, prepared before, opens without the Parquet reader.
     By default every recorded request is served once per run, at ``UTILISATION`` of the capacity of
-    the replicas; recorded arrival times keep their own rate, and are rescaled to one that is given.
+    the replicas; recorded arrivals keep their own rate and lengths (where they have any), and are
+    rescaled to a rate that is given.
     """
     require(len(trace.requests) >= 1, "the trace needs a request", requests=len(trace.requests))
     law = profile.law
@@ -170,8 +204,15 @@ def build(
         capacity = replicas * defaults.capacity_per_s(trace, law, limits)
         rate = defaults.UTILISATION * capacity if rate_per_s is None else rate_per_s
         wanted = answering if n_requests is None else n_requests
-    # The vocabulary is not in the trace; the largest id seen is close to it.
-    require_target(target_nats, int(trace.columns["token"].max()) + 1)
+    known = cast("object", trace)
+    library = known if isinstance(known, Library) else Library.of(trace)
+    require_target(target_nats, library.vocabulary)
+    if lengths is None:
+        has_lengths = arrivals is not None and arrivals.output_tokens is not None
+        lengths = "arrivals" if has_lengths else "trace"
+    require(
+        lengths in get_args(Lengths), f"lengths must be one of {get_args(Lengths)}", got=lengths
+    )
     deadline = defaults.ttft_slo_s(trace, law) if ttft_slo_s is None else ttft_slo_s
     return Scenario(
         trace=trace,
@@ -186,31 +227,72 @@ def build(
         replicas=replicas,
         router=router,
         arrivals=arrivals,
-        model=TraceModel.of(trace),
-        residual=Residual.fit(trace),
+        lengths=lengths,
+        mode=mode,
+        cluster=cluster,
+        record=record,
+        model=library.model,
+        residual=library.residual,
     )
 
 
-def run(scenario: Scenario, preset: Preset, seed: int, *, progress: Progress | None = None) -> Run:
-    """Serve the scenario's workload under ``preset``; equal arguments give equal results."""
+def run(
+    scenario: Scenario,
+    preset: Preset,
+    seed: int,
+    *,
+    progress: Progress | None = None,
+    witnesses: Witnesses | None = None,
+    trajectories: Trajectories | None = None,
+) -> Run:
+    """Serve the scenario's workload under ``preset``; equal arguments give equal results.
+
+    ``trajectories`` (of ``trajectories_of``) save time only: they are the same for every rate and
+    every number of servers.
+    """
     config = ClusterConfig(
         preset=preset,
         limits=scenario.limits,
         step_law=scenario.profile.law,
         bytes_per_page_unit=scenario.bytes_per_page_unit,
         replicas=scenario.replicas,
+        cluster=scenario.cluster,
         router=scenario.router,
+        mode=scenario.mode,
         seed=seed,
+        record_tokens=scenario.record,
+        record_steps=scenario.record,
         ttft_slo_s=scenario.ttft_slo_s,
         tpot_slo_s=scenario.tpot_slo_s,
     )
     residual = replace(scenario.residual, seed=seed)
+    workload = scenario.workload(seed)
     result = run_workload(
-        scenario.model, residual, scenario.workload(seed), config, progress=progress
+        scenario.model,
+        residual,
+        workload,
+        config,
+        progress=progress,
+        witnesses=witnesses,
+        trajectories=trajectories,
     )
     stretched = caveats.beyond_profile(scenario, result.ledger)
-    found = {**result.caveats, **stretched, **caveats.evictions(result.ledger)}
+    found = {
+        **result.caveats,
+        **workload.caveats,
+        **stretched,
+        **caveats.evictions(result.ledger),
+    }
     return Run(preset=preset.name, seed=seed, caveats=found, result=result)
+
+
+def trajectories_of(scenario: Scenario, preset: Preset, seed: int) -> Trajectories | None:
+    """Return what several runs under one preset and seed share; None where laws must run online."""
+    workload = scenario.workload(seed)
+    if choose_mode(scenario.mode, preset, workload, logged=False, windows=False)[0] == "online":
+        return None
+    residual = replace(scenario.residual, seed=seed)
+    return Trajectories(scenario.model, residual, preset, workload.arrivals, seed=seed, keep=True)
 
 
 def generated_tokens(run: Run) -> int:

@@ -4,53 +4,63 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from controllers.core import require
 from controllers.serving.request import Request
+from simulator.arrival import NONE, Arrival, ArrivalTable
 
 if TYPE_CHECKING:
     from traces.header import RecordedRequest
     from traces.store import Trace
 
+__all__ = ["NS_PER_S", "Arrival", "Asking", "Workload", "poisson_workload", "workload_at"]
+
 NS_PER_S = 1_000_000_000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Arrival:
-    """One request on its way to the cluster; what only the executor may know is beside it."""
-
-    request: Request
-    arrival_ns: int
-    trace_index: int  # the recorded request that answers for it
-    output_tokens: int | None = None  # true length; None: as recorded
-    cancel_ns: int | None = None  # when the user gives up
-    page_hashes: tuple[int, ...] = ()  # of its full prompt pages, to share them with equal ones
-
-    def __post_init__(self) -> None:
-        require(self.arrival_ns >= 0, "arrival_ns must be >= 0", arrival_ns=self.arrival_ns)
-        require(
-            self.cancel_ns is None or self.cancel_ns >= self.arrival_ns,
-            f"cancel_ns must be >= arrival_ns = {self.arrival_ns}",
-            cancel_ns=self.cancel_ns,
-        )
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Workload:
-    """Arrivals in time order, and what had to be left out."""
+    """Arrivals in time order, follow-ups after what they follow, and what had to be stretched."""
 
-    arrivals: tuple[Arrival, ...]
+    arrivals: Sequence[Arrival]  # a tuple, or an ``ArrivalTable`` that makes them when asked
     empty_recordings: int = 0  # recorded requests without a token, never drawn
+    caveats: Mapping[str, int] = field(default_factory=dict)  # what a join had to do, by name
 
     def __post_init__(self) -> None:
-        times = [arrival.arrival_ns for arrival in self.arrivals]
+        if isinstance(self.arrivals, ArrivalTable):  # which has checked its columns
+            return
+        times = [arrival.arrival_ns for arrival in self.arrivals if arrival.after is None]
         require(times == sorted(times), "arrivals must be in time order", arrivals=len(times))
-        ids = {arrival.request.request_id for arrival in self.arrivals}
-        require(len(ids) == len(times), "request ids must be distinct", requests=len(times))
+        seen: set[int] = set()
+        for arrival in self.arrivals:
+            after, request_id = arrival.after, arrival.request.request_id
+            require(request_id not in seen, "request ids must be distinct", request_id=request_id)
+            require(
+                after is None or after in seen,
+                "a follow-up must come after the request it follows",
+                request_id=request_id,
+                after=after,
+            )
+            seen.add(request_id)
+
+    def column(self, name: str) -> np.ndarray:
+        """Return a field of every arrival, int64 ``[n]``, -1 where it is None, in their order.
+
+        ``name`` is an integer field of ``Arrival``, or ``"request_id"``, ``"prompt_tokens"``,
+        ``"max_tokens"`` of its request. Free where the arrivals are a table.
+        """
+        if isinstance(self.arrivals, ArrivalTable):
+            if name == "request_id":
+                return np.arange(len(self.arrivals))
+            return getattr(self.arrivals.columns, name)
+        asked = name in ("request_id", "prompt_tokens", "max_tokens")
+        values = [getattr(a.request if asked else a, name) for a in self.arrivals]
+        return np.array([NONE if value is None else value for value in values], np.int64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +111,7 @@ def poisson_workload(
         rate_per_s=rate_per_s,
     )
     require(n_requests >= 1, "n_requests must be >= 1", n_requests=n_requests)
-    gaps = _stream(seed, 0).standard_exponential(n_requests) / rate_per_s
+    gaps = stream(seed, 0).standard_exponential(n_requests) / rate_per_s
     return workload_at(trace, times_s=np.cumsum(gaps), seed=seed, asking=asking)
 
 
@@ -117,7 +127,7 @@ def workload_at(
     asking = Asking() if asking is None else asking
     deck = [i for i, record in enumerate(trace.requests) if record.output_tokens >= 1]
     require(len(deck) >= 1, "the trace needs a request with a token", requests=len(trace.requests))
-    shuffle, giving_up = _stream(seed, 1), _stream(seed, 2)
+    shuffle, giving_up = stream(seed, 1), stream(seed, 2)
     longest, predicted = _longest_by_class(trace.requests), _predictions(trace.requests)
     times_ns = np.rint(np.asarray(times_s, np.float64) * NS_PER_S).astype(np.int64).tolist()
     patience = giving_up.standard_exponential(len(times_ns)) * asking.patience_s
@@ -141,7 +151,8 @@ def workload_at(
     return Workload(arrivals=tuple(arrivals), empty_recordings=len(trace.requests) - len(deck))
 
 
-def _stream(seed: int, source: int) -> np.random.Generator:
+def stream(seed: int, source: int) -> np.random.Generator:
+    """Return the generator of one source of randomness: streams of a seed are independent."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(source,)))
 
 

@@ -1,32 +1,18 @@
-"""Arrival traces: when requests came and how long they were, from files or a Poisson process.
+"""Arrivals: when requests came, how long they were, whose they were, and which began alike.
 
-Formats are told apart by their columns, not by name; ``.gz`` is read as is.
-
-================  ========================================================  ==============
-source            columns                                                   time unit
-================  ========================================================  ==============
-azure-2023        TIMESTAMP, ContextTokens, GeneratedTokens                 UTC wall clock
-mooncake          timestamp, input_length, output_length (JSON lines)       milliseconds
-burstgpt          Timestamp, Request tokens, Response tokens                seconds
-vidur             arrived_at, num_prefill_tokens, num_decode_tokens         seconds
-================  ========================================================  ==============
+Files are read by :func:`read_arrivals`; the formats are in ``traces.import_rows``.
 """
 
 from __future__ import annotations
 
-import csv
-import gzip
-import json
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from itertools import chain
 from pathlib import Path
-from typing import TextIO, TypeVar
 
 import numpy as np
 
-Row = Mapping[str, object]
+from traces.prefixes import Prefixes
 
 
 class ArrivalsError(ValueError):
@@ -34,14 +20,48 @@ class ArrivalsError(ValueError):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Labels:
+    """One name per request, kept once each."""
+
+    names: tuple[str, ...]
+    codes: np.ndarray  # int64 [n], into ``names``
+
+    @classmethod
+    def of(cls, labels: Sequence[str]) -> Labels:
+        """Number ``labels`` in the order in which they first come."""
+        numbers: dict[str, int] = {}
+        codes = [numbers.setdefault(label, len(numbers)) for label in labels]
+        return cls(names=tuple(numbers), codes=np.array(codes, np.int64))
+
+    @classmethod
+    def one(cls, label: str, n: int) -> Labels:
+        """Return ``label`` for all of ``n`` requests."""
+        return cls(names=(label,), codes=np.zeros(n, np.int64))
+
+    def picked(self, rows: np.ndarray) -> Labels:
+        """Return the labels of ``rows``, integer ``[k]``."""
+        return Labels(names=self.names, codes=self.codes[rows])
+
+    def counts(self) -> dict[str, int]:
+        """Return how many requests have each name."""
+        found = np.bincount(self.codes, minlength=len(self.names)).tolist()
+        return dict(sorted(zip(self.names, found, strict=True)))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Arrivals:
-    """Arrivals in time order; the first is at 0. Lengths are None where the source has none."""
+    """Arrivals in time order; the first is at 0. What the source does not tell is None."""
 
     times_s: np.ndarray  # float64 [n], seconds from the first arrival, non-decreasing
     prompt_tokens: np.ndarray | None  # int64 [n], >= 1
     output_tokens: np.ndarray | None  # int64 [n], >= 1
     source: str  # format name and file name, or the process that drew them
     dropped: int = 0  # rows the source marks as failed (BurstGPT: a length of 0)
+    prefixes: Prefixes | None = None  # which prompts begin alike
+    tenants: Labels | None = None  # whose requests they are
+    classes: Labels | None = None  # what they are for
+    licence: str = ""  # of the source; "" where it is not known
+    notes: tuple[str, ...] = ()  # what a reader should know, a line each
 
     def __len__(self) -> int:
         return len(self.times_s)
@@ -53,73 +73,90 @@ class Arrivals:
         return (len(self) - 1) / span_s if span_s > 0 else math.nan
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Format:
-    name: str
-    time: str
-    prompt: str
-    output: str
-    seconds: Callable[[object], float]
-    zero_is_failure: bool = False
+def read_arrivals(path: Path | str, limit: int | None = None, *, sort: bool = False) -> Arrivals:
+    """Read the first ``limit`` usable arrivals of a trace (all of them by default).
+
+    Times out of order are an error where the format promises order, unless ``sort``; elsewhere
+    they are sorted. Raises ``ArrivalsError``, one line naming file, line, field and value.
+    """
+    from traces.import_files import read
+
+    return read(Path(path), limit, sort=sort)
 
 
-def _clock_s(value: object) -> float:
-    # Nanoseconds since the epoch exceed a double's 53 bits; microseconds fit.
-    time = np.datetime64(str(value), "us")
-    if np.isnat(time):
-        raise ValueError("not a time")
-    return int(time.astype(np.int64)) / 1e6
+def picked(arrivals: Arrivals, rows: np.ndarray, times_s: np.ndarray) -> Arrivals:
+    """Return the requests ``rows``, integer ``[k]``, at ``times_s``, ascending from 0.
+
+    Everything that belongs to a request goes with it; a row may come more than once.
+    """
+    prompts, outputs = arrivals.prompt_tokens, arrivals.output_tokens
+    return replace(
+        arrivals,
+        times_s=times_s,
+        prompt_tokens=None if prompts is None else prompts[rows],
+        output_tokens=None if outputs is None else outputs[rows],
+        prefixes=None if arrivals.prefixes is None else arrivals.prefixes.picked(rows),
+        tenants=None if arrivals.tenants is None else arrivals.tenants.picked(rows),
+        classes=None if arrivals.classes is None else arrivals.classes.picked(rows),
+    )
 
 
-def _number(value: object) -> float:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
-        raise ValueError("not a number")
-    return float(value)
+def first(arrivals: Arrivals, n: int) -> Arrivals:
+    """Return the first ``n`` arrivals."""
+    return picked(arrivals, np.arange(min(n, len(arrivals))), arrivals.times_s[:n])
 
 
-FORMATS = (
-    _Format(
-        name="azure-2023",
-        time="TIMESTAMP",
-        prompt="ContextTokens",
-        output="GeneratedTokens",
-        seconds=_clock_s,
-    ),
-    _Format(
-        name="mooncake",
-        time="timestamp",
-        prompt="input_length",
-        output="output_length",
-        seconds=lambda value: _number(value) / 1000.0,
-    ),
-    _Format(
-        name="burstgpt",
-        time="Timestamp",
-        prompt="Request tokens",
-        output="Response tokens",
-        seconds=_number,
-        zero_is_failure=True,
-    ),
-    _Format(
-        name="vidur",
-        time="arrived_at",
-        prompt="num_prefill_tokens",
-        output="num_decode_tokens",
-        seconds=_number,
-    ),
-)
+def spread(arrivals: Arrivals, rng: np.random.Generator) -> Arrivals:
+    """Draw the times of arrivals that share one evenly over the time to the next one.
+
+    For clocks that tick coarsely (Mooncake's tick every 3 s), where the bursts are the clock's. The
+    last tick is as long as the median one. Order within a tick stays.
+    """
+    times, tick = np.unique(arrivals.times_s, return_inverse=True)
+    if len(times) < 2:
+        raise ArrivalsError(f"{arrivals.source}: spreading needs two arrivals at different times")
+    lengths = np.append(np.diff(times), np.median(np.diff(times)))
+    drawn = times[tick] + rng.random(len(tick)) * lengths[tick]
+    times_s = np.sort(drawn)  # ticks do not overlap: sorting stays within them
+    return replace(
+        arrivals,
+        times_s=times_s - times_s[0],
+        source=f"{arrivals.source}, spread over {len(times)} ticks",
+    )
 
 
-def read_arrivals(path: Path | str, limit: int | None = None) -> Arrivals:
-    """Read the first ``limit`` usable arrivals of a public trace (all of them by default)."""
-    path = Path(path)
-    if limit is not None and limit < 1:
-        raise ArrivalsError(f"limit must be >= 1; got {limit}")
-    try:
-        with _open_text(path) as file:
-            return _read(file, path, limit)
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise ArrivalsError(f"{path}: cannot be read: {error}") from error
+def mixed(tenants: dict[str, Arrivals], seed: int | None = None) -> Arrivals:
+    """Return the arrivals of several tenants on one clock, each under its name.
+
+    Every tenant's clock starts at the same moment, that of its first arrival; with a ``seed`` each
+    begins somewhere inside its own mean gap, so that they do not all arrive at once. Lengths and
+    classes survive where every tenant has them, block ids where their blocks are of one size;
+    block ids of different tenants never mean the same block.
+    """
+    if not tenants:
+        raise ArrivalsError("a mixture needs a tenant; got none")
+    names, parts = tuple(tenants), list(tenants.values())
+    rng = None if seed is None else np.random.default_rng(seed)
+    shifted = []
+    for part in parts:
+        gap_s = 0.0 if math.isnan(part.rate_per_s) else 1.0 / part.rate_per_s
+        shifted.append(part.times_s + (0.0 if rng is None else rng.random() * gap_s))
+    times_s = np.concatenate(shifted)
+    order = np.argsort(times_s, kind="stable")
+    codes = np.repeat(np.arange(len(parts)), [len(part) for part in parts])
+    whole = Arrivals(
+        times_s=times_s,
+        prompt_tokens=_joined([part.prompt_tokens for part in parts]),
+        output_tokens=_joined([part.output_tokens for part in parts]),
+        source="mixture of " + "; ".join(f"{k}: {v.source}" for k, v in tenants.items()),
+        dropped=sum(part.dropped for part in parts),
+        prefixes=_joined_prefixes(parts),
+        tenants=Labels(names=names, codes=codes),
+        classes=_joined_labels([part.classes for part in parts]),
+        licence="; ".join(dict.fromkeys(p.licence for p in parts if p.licence)),
+        notes=tuple(dict.fromkeys([n for part in parts for n in part.notes] + _sizes(parts))),
+    )
+    return picked(whole, order, times_s[order] - times_s[order[0]])
 
 
 def poisson(rate_per_s: float, n: int, rng: np.random.Generator) -> Arrivals:
@@ -149,91 +186,35 @@ def _check_rate(rate_per_s: float) -> None:
         raise ArrivalsError(f"rate_per_s must be finite and > 0; got {rate_per_s!r}")
 
 
-def _read(file: TextIO, path: Path, limit: int | None) -> Arrivals:
-    shape, rows = _detect(file, path)
-    kept: list[tuple[float, int, int]] = []
-    dropped = 0
-    for line, row in rows:
-        time_s = _field(row, shape.time, shape.seconds, path, line)
-        prompt = _field(row, shape.prompt, _tokens, path, line)
-        output = _field(row, shape.output, _tokens, path, line)
-        if min(prompt, output) >= 1:
-            kept.append((time_s, prompt, output))
-        elif shape.zero_is_failure:
-            dropped += 1
-        else:
-            name, got = (shape.prompt, prompt) if prompt < 1 else (shape.output, output)
-            raise ArrivalsError(f"{path}:{line}: {name}: must be >= 1; got {got}")
-        if len(kept) == limit:
-            break
-    if not kept:
-        raise ArrivalsError(f"{path}: holds no arrivals")
-    times_s, prompts, outputs = (np.array(column) for column in zip(*kept, strict=True))
-    order = np.argsort(times_s, kind="stable")  # vidur and merged logs are not always in order
-    return Arrivals(
-        times_s=times_s[order] - times_s[order[0]],
-        prompt_tokens=prompts[order].astype(np.int64),
-        output_tokens=outputs[order].astype(np.int64),
-        source=f"{shape.name}:{path.name}",
-        dropped=dropped,
-    )
+def _joined(parts: list[np.ndarray | None]) -> np.ndarray | None:
+    known = [part for part in parts if part is not None]
+    return np.concatenate(known) if len(known) == len(parts) else None
 
 
-def _detect(file: TextIO, path: Path) -> tuple[_Format, Iterator[tuple[int, Row]]]:
-    first = file.readline()
-    rows = _json_rows(file, first, path) if first.lstrip().startswith("{") else None
-    names = list(_json_row(first, path, 1)) if rows else next(csv.reader([first]), [])
-    for shape in FORMATS:
-        if {shape.time, shape.prompt, shape.output} <= set(names):
-            return shape, rows or _csv_rows(file, names)
-    known = "; ".join(f"{f.name}: {f.time}, {f.prompt}, {f.output}" for f in FORMATS)
-    raise ArrivalsError(f"{path}:1: columns {names} match no known format ({known})")
+def _joined_labels(parts: list[Labels | None]) -> Labels | None:
+    known = [part for part in parts if part is not None]
+    if len(known) < len(parts):
+        return None
+    return Labels.of([part.names[code] for part in known for code in part.codes.tolist()])
 
 
-def _csv_rows(file: TextIO, names: list[str]) -> Iterator[tuple[int, Row]]:
-    reader = csv.DictReader(file, fieldnames=names)
-    for row in reader:
-        yield reader.line_num + 1, row
+def _joined_prefixes(parts: list[Arrivals]) -> Prefixes | None:
+    sizes = {part.prefixes.block_tokens for part in parts if part.prefixes is not None}
+    if len(sizes) != 1:
+        return None
+    ids, counts, above = [], [], 0
+    for part in parts:
+        if part.prefixes is None:  # its prompts share nothing
+            counts.append(np.zeros(len(part), np.int64))
+            continue
+        ids.append(part.prefixes.ids + above)
+        counts.append(np.diff(part.prefixes.starts))
+        above += int(part.prefixes.ids.max(initial=-1)) + 1
+    starts = np.concatenate([[0], np.cumsum(np.concatenate(counts))]).astype(np.int64)
+    return Prefixes(ids=np.concatenate(ids), starts=starts, block_tokens=sizes.pop())
 
 
-def _json_rows(file: TextIO, first: str, path: Path) -> Iterator[tuple[int, Row]]:
-    for line, text in enumerate(chain([first], file), start=1):
-        if text.strip():
-            yield line, _json_row(text, path, line)
-
-
-def _json_row(text: str, path: Path, line: int) -> Row:
-    try:
-        row = json.loads(text)
-    except ValueError as error:
-        raise ArrivalsError(f"{path}:{line}: must be JSON: {error}") from error
-    if not isinstance(row, dict):
-        raise ArrivalsError(f"{path}:{line}: must be a JSON object; got {text.strip()[:40]!r}")
-    return row
-
-
-Number = TypeVar("Number", int, float)
-
-
-def _field(row: Row, name: str, parse: Callable[[object], Number], path: Path, line: int) -> Number:
-    value = row.get(name)
-    try:
-        number = parse(value)
-    except (ValueError, OverflowError):
-        raise ArrivalsError(f"{path}:{line}: {name}: cannot be read; got {value!r}") from None
-    if not math.isfinite(number):
-        raise ArrivalsError(f"{path}:{line}: {name}: must be finite; got {value!r}")
-    return number
-
-
-def _tokens(value: object) -> int:
-    number = _number(value)
-    if number != int(number) or number < 0:
-        raise ValueError("not a count")
-    return int(number)
-
-
-def _open_text(path: Path) -> TextIO:
-    if path.suffix == ".gz":
-        return gzip.open(path, "rt", encoding="utf-8", newline="")
-    return path.open(encoding="utf-8", newline="")
+def _sizes(parts: list[Arrivals]) -> list[str]:
+    """Return a note where block ids were left out."""
+    sizes = sorted({part.prefixes.block_tokens for part in parts if part.prefixes is not None})
+    return [f"block ids were left out: blocks of {sizes} tokens do not mix"] if sizes[1:] else []

@@ -1,4 +1,4 @@
-"""Commands on traces: ``entropic trace info``, ``synth``, ``servegen``."""
+"""Commands on traces: ``entropic trace info``, ``import``, ``mix``, ``synth``, ``servegen``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from traces.console import emit_json, guarded
+from traces.console import emit_json, guarded, note
+from traces.import_commands import app as import_app
 from traces.synth_commands import app as synth_app
 from traces.text import number, table
 
@@ -16,22 +17,37 @@ if TYPE_CHECKING:
     from traces.store import Trace
 
 app = typer.Typer(name="trace", no_args_is_help=True)
+app.add_typer(import_app)
 app.add_typer(synth_app)
 
 
 @app.callback()
 def trace() -> None:
-    """Look into recorded entropy traces, and draw arrival files."""
+    """Look into traces of entropies and of arrivals; import, mix and draw arrivals."""
 
 
 @app.command()
 @guarded
 def info(
-    file: Annotated[Path, typer.Argument(help="Recorded entropy trace (Parquet).")],
+    file: Annotated[Path, typer.Argument(help="Entropy trace, arrivals, or entropy intervals.")],
     *,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+    sort: Annotated[bool, typer.Option("--sort", help="Arrivals: sort rows out of order.")] = False,
+    plot: Annotated[Path | None, typer.Option(help="Intervals: draw them, .svg or .png.")] = None,
 ) -> None:
-    """Say what a trace holds: requests, entropies, page shares, what pruning did, provenance."""
+    """Say what a trace holds: requests, entropies, page shares, arrivals, lengths, provenance."""
+    from traces.import_files import is_parquet
+    from traces.import_ledger import is_ledger
+    from traces.intervals import is_intervals
+
+    if is_intervals(file):
+        _intervals(file, plot, json)
+        return
+    if plot is not None:
+        raise ValueError(f"plot draws entropy intervals; got {file}, which holds none")
+    if file.is_file() and (is_ledger(file) if is_parquet(file) else _is_text(file)):
+        _arrivals(file, sort, json)
+        return
     from traces.info import describe
     from traces.store import read_trace
 
@@ -43,6 +59,41 @@ def info(
         emit_json("trace info", seed=None, config={"trace": file.name} | metadata, metrics=metrics)
     else:
         sys.stdout.write(report(found, describe(found), groups))
+
+
+def _is_text(file: Path) -> bool:
+    """Return whether ``file`` begins as text or gzip: anything else is a damaged trace."""
+    with file.open("rb") as raw:
+        begin = raw.read(4096)
+    return begin.startswith(b"\x1f\x8b") or (b"\0" not in begin and len(begin) > 0)
+
+
+def _arrivals(file: Path, sort: bool, json: bool) -> None:  # noqa: FBT001 - the command's own flags
+    from traces.arrivals_info import arrivals_report, describe_arrivals
+    from traces.import_files import read
+
+    found = read(file, None, sort=sort)
+    metrics = describe_arrivals(found)
+    if json:
+        emit_json("trace info", seed=None, config={"arrivals": file.name}, metrics=metrics)
+    else:
+        sys.stdout.write(arrivals_report(metrics))
+
+
+def _intervals(file: Path, plot: Path | None, json: bool) -> None:  # noqa: FBT001 - likewise
+    from traces.intervals import describe_intervals, intervals_report, read_intervals
+
+    found = read_intervals(file)
+    metrics = describe_intervals(found)
+    if plot is not None:
+        from traces.intervals_plot import plot_intervals
+
+        plot_intervals(plot, found)
+        note(f"wrote {plot}")
+    if json:
+        emit_json("trace info", seed=None, config={"intervals": file.name}, metrics=metrics)
+    else:
+        sys.stdout.write(intervals_report(metrics))
 
 
 def by_group(trace: Trace) -> list[dict[str, Any]]:

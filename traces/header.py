@@ -6,10 +6,11 @@ import hashlib
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, fields
 from typing import Any
 
 from traces.columns import TraceError
+from traces.recorded import RecordedRequest
 from traces.schema import METADATA_KEYS, SCHEMA_NAME, SCHEMA_VERSION
 
 DIGEST_KEY = (
@@ -18,22 +19,6 @@ DIGEST_KEY = (
 WRITER_KEYS = ("schema", "version", "rows", "requests")
 RECORDER_KEYS = tuple(key for key in METADATA_KEYS if key not in WRITER_KEYS)
 FINISH_REASONS = ("stop", "length")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RecordedRequest:
-    """One row of the request table (schema ``REQUESTS``)."""
-
-    request: int  # index of this row
-    prompt_id: str  # "<source>/<row>"
-    task_class: str
-    source: str
-    prompt_sha256: str  # of the prompt's text
-    prompt_tokens: int
-    output_tokens: int  # equals this request's token rows
-    finish_reason: str  # "stop" or "length"
-    temperature: float  # the user's T while recording; 0 is greedy
-    seed: int
 
 
 def request_from(row: Mapping[str, Any], index: int, path: object) -> RecordedRequest:

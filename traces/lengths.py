@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from controllers.core import require
 from traces.arrivals import Arrivals, ArrivalsError
+from traces.prefixes import Prefixes
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,3 +42,27 @@ def resampled(source: Arrivals, n: int, rng: np.random.Generator) -> tuple[np.nd
         raise ArrivalsError(f"{source.source}: holds no lengths")
     rows = rng.integers(0, len(source), n)
     return source.prompt_tokens[rows], source.output_tokens[rows]
+
+
+def with_prefixes(
+    arrivals: Arrivals, texts: int, tokens: int, rng: np.random.Generator
+) -> Arrivals:
+    """Let every prompt begin with one of ``texts`` texts of ``tokens`` tokens; it grows by them.
+
+    Text i of 1, 2, .. is chosen with a chance proportional to 1/i (Zipf's law).
+    """
+    require(texts >= 1 and tokens >= 1, "texts and tokens must be >= 1", texts=texts, tokens=tokens)
+    if arrivals.prompt_tokens is None:
+        raise ArrivalsError(f"{arrivals.source}: holds no lengths")
+    weight = 1.0 / np.arange(1, texts + 1)
+    n = len(arrivals)
+    return replace(
+        arrivals,
+        prompt_tokens=arrivals.prompt_tokens + tokens,
+        prefixes=Prefixes(
+            ids=rng.choice(texts, n, p=weight / weight.sum()),
+            starts=np.arange(n + 1),
+            block_tokens=tokens,
+        ),
+        source=f"{arrivals.source}, after one of {texts} texts of {tokens} tokens",
+    )

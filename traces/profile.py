@@ -1,8 +1,9 @@
 """Device profiles: what a machine's steps cost, as named numbers with their provenance.
 
-A profile is the fitted step law (``controllers.steplaw``) of one model on one device, the range it
-was fitted over, its error on steps held out of the fit, and the engine limits in force. Outside the
-range the law extrapolates, and the reader of the profile should say so.
+A profile is the step law (``controllers.steplaw``) of one model on one replica of a device, the
+range it was fitted over, its error on steps held out of the fit, where the numbers come from, and
+the engine limits in force. Outside the range the law extrapolates, and whoever reads the profile
+should say so. Another device or model is never put in place of the one asked for.
 """
 
 from __future__ import annotations
@@ -12,13 +13,26 @@ import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, get_args
 
 from controllers.steplaw import StepLaw
 from traces.atomic import atomic_path
 
 SCHEMA_NAME = "entropic-profile"
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
+VERSIONS = (1, 2)
+
+Kind = Literal["measured", "fitted", "roofline"]
+KINDS: tuple[Kind, ...] = get_args(Kind)
+ADDED = (  # with version 2; a version 1 file has their defaults
+    "source",
+    "kind",
+    "usd_per_hour",
+    "watts",
+    "gpus",
+    "limits_estimated",
+    "kv_bytes_per_token",
+)
 
 
 class ProfileError(ValueError):
@@ -27,19 +41,26 @@ class ProfileError(ValueError):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Profile:
-    """The measured cost of one model's steps on one device."""
+    """The cost of one model's steps on one replica."""
 
     device: str  # as the driver or the processor names itself
     model: str
     backend: str  # how attention ran: "torch", "triton", …
     dtype: str
-    commit: str  # of this repository, when measured
+    commit: str  # of the repository that the numbers come from
     created: str  # ISO 8601, UTC
     versions: dict[str, str]  # package -> version
     ranges: dict[str, tuple[float, float]]  # feature -> smallest and largest value fitted
-    fit_error: dict[str, float]  # on held-out steps; "mean_abs_pct", "p95_abs_pct", …
+    fit_error: dict[str, float]  # on held-out steps; "held_out_mean_abs_pct", …
     step_law: dict[str, float]  # coefficients of controllers.steplaw.StepLaw, seconds
-    limits: dict[str, int]  # "kv_pages", "page_tokens", "max_sequences", "token_budget", …
+    limits: dict[str, int]  # controllers.serving.limits.EngineLimits, by name
+    source: str = "timed on the device it names"  # where the numbers come from, with licence
+    kind: Kind = "measured"  # whole steps timed | composed of parts timed | from datasheets
+    usd_per_hour: float | None = None  # of one GPU
+    watts: float | None = None  # of one GPU under load; a datasheet's limit where kind says so
+    gpus: int = 1  # of one replica: the tensor-parallel degree
+    limits_estimated: bool = False  # limits were computed, not resolved by an engine
+    kv_bytes_per_token: int | None = None  # over all GPUs of a replica
 
     def __post_init__(self) -> None:
         _check(self)
@@ -64,7 +85,7 @@ def write_profile(path: Path | str, profile: Profile) -> None:
 
 
 def read_profile(path: Path | str) -> Profile:
-    """Read and check a profile; anything wrong is a ``ProfileError`` naming the field."""
+    """Read and check a profile of version 1 or 2; a ``ProfileError`` names the field at fault."""
     path = Path(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -72,10 +93,14 @@ def read_profile(path: Path | str) -> Profile:
         raise ProfileError(f"{path}: cannot be read: {error}") from error
     if not isinstance(document, dict):
         raise ProfileError(f"{path}: must hold one JSON object; got {type(document).__name__}")
-    for key, want in (("schema", SCHEMA_NAME), ("version", SCHEMA_VERSION)):
-        if document.get(key) != want:
-            raise ProfileError(f"{path}: {key}: must be {want!r}; got {document.get(key)!r}")
-    known = {field.name for field in fields(Profile)}
+    if document.get("schema") != SCHEMA_NAME:
+        raise ProfileError(
+            f"{path}: schema: must be {SCHEMA_NAME!r}; got {document.get('schema')!r}"
+        )
+    version = document.get("version")
+    if isinstance(version, bool) or version not in VERSIONS:
+        raise ProfileError(f"{path}: version: must be 1 or 2; got {version!r}")
+    known = {field.name for field in fields(Profile)} - set(ADDED if version == 1 else ())
     for name in sorted(known - set(document)):
         raise ProfileError(f"{path}: {name}: is missing")
     for name in sorted(set(document) - known - {"schema", "version"}):
@@ -98,7 +123,7 @@ def _pairs(ranges: Any) -> dict[str, tuple[float, float]]:
 
 
 def _check(profile: Profile) -> None:
-    for name in ("device", "model", "backend", "dtype", "commit", "created"):
+    for name in ("device", "model", "backend", "dtype", "commit", "created", "source"):
         value = getattr(profile, name)
         if not isinstance(value, str) or not value:
             raise ProfileError(f"{name}: must be a non-empty text; got {value!r}")
@@ -121,9 +146,32 @@ def _check(profile: Profile) -> None:
     except ValueError as error:
         raise ProfileError(f"step_law: {error}") from error
     for name, value in profile.limits.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
+        if not _whole(value) or value < 1:
             raise ProfileError(f"limits.{name}: must be an integer >= 1; got {value!r}")
+    _check_added(profile)
+
+
+def _check_added(profile: Profile) -> None:
+    if profile.kind not in KINDS:
+        raise ProfileError(f"kind: must be one of {', '.join(KINDS)}; got {profile.kind!r}")
+    for name in ("usd_per_hour", "watts"):
+        value = getattr(profile, name)
+        if value is not None and (not _finite(value) or value < 0):
+            raise ProfileError(f"{name}: must be null or finite and >= 0; got {value!r}")
+    if not _whole(profile.gpus) or profile.gpus < 1:
+        raise ProfileError(f"gpus: must be an integer >= 1; got {profile.gpus!r}")
+    if not isinstance(profile.limits_estimated, bool):
+        raise ProfileError(
+            f"limits_estimated: must be true or false; got {profile.limits_estimated!r}"
+        )
+    kv_bytes = profile.kv_bytes_per_token
+    if kv_bytes is not None and (not _whole(kv_bytes) or kv_bytes < 1):
+        raise ProfileError(f"kv_bytes_per_token: must be null or an integer >= 1; got {kv_bytes!r}")
 
 
 def _finite(value: object) -> bool:
     return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+
+
+def _whole(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)

@@ -17,10 +17,11 @@ from pathlib import Path
 import numpy as np
 
 from controllers.core import require
-from traces.arrivals import Arrivals, ArrivalsError
+from traces.arrivals import Arrivals, ArrivalsError, Labels
 
 WINDOW_S = 600.0
 CLIENTS, PDFS = "servegen_clients_10min.csv.gz", "servegen_length_pdfs.json.gz"
+SAMPLES = "drawn from published fits of clients' rates, gaps and lengths: no recorded requests"
 BATCH = 256  # gaps drawn at once
 MOST_GAPS = 2_000_000  # of one client in one window; more is a misread rate
 
@@ -74,8 +75,12 @@ def draw(
     require(0.0 < share <= 1.0, "share must lie in (0, 1]", share=share)
     require(start_s >= 0.0 and duration_s > 0.0, "duration_s must be > 0", duration_s=duration_s)
     windows = read_windows(folder, model, start_s, start_s + duration_s)
-    times_s = np.sort(np.concatenate(_client_times(windows, share, rng)))
-    times_s = times_s[times_s < start_s + duration_s]
+    drawn = _client_times(windows, share, rng)
+    clients = np.repeat([window.client for window in windows], [len(times) for times in drawn])
+    times_s = np.concatenate(drawn)
+    order = np.argsort(times_s, kind="stable")
+    order = order[times_s[order] < start_s + duration_s]
+    times_s, clients = times_s[order], clients[order]
     if not len(times_s):
         raise ArrivalsError(f"no arrival was drawn: {model}, share {share:g}, {duration_s:g} s")
     pdfs = _pdfs(folder, model)
@@ -84,6 +89,9 @@ def draw(
         prompt_tokens=_lengths(pdfs, "input_tokens", len(times_s), rng),
         output_tokens=_lengths(pdfs, "output_tokens", len(times_s), rng),
         source=f"samples of ServeGen's fits of {model}, from {start_s:g} s, share {share:g}",
+        tenants=Labels.of([f"client {client}" for client in clients.tolist()]),
+        licence="Apache-2.0 (fits: alibaba/ServeGen)",
+        notes=(SAMPLES,),
     )
 
 

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import sys
+from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal, cast
+from typing import TYPE_CHECKING, Annotated, Literal, cast
 
 import typer
 
-from traces.console import emit_json, guarded, note
+from traces.console import guarded
+from traces.import_commands import tell
 
 if TYPE_CHECKING:
-    from traces.arrivals import Arrivals
     from traces.processes import Family, Rate
 
 app = typer.Typer()
-Out = Annotated[Path, typer.Option(help="CSV to write: arrived_at (s), prompt and output tokens.")]
+Out = Annotated[Path, typer.Option(help="File to write: .csv or .jsonl, and .gz if wanted.")]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of every draw.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 Shape = Literal["constant", "diurnal", "spike"]
@@ -43,27 +43,41 @@ def synth(
     prompt_tokens: Annotated[float, typer.Option(help="Mean prompt, without --lengths.")] = 512.0,
     output_tokens: Annotated[float, typer.Option(help="Mean output, without --lengths.")] = 128.0,
     length_cv: Annotated[float, typer.Option(help="Their spread over their mean.")] = 1.0,
+    prefixes: Annotated[int, typer.Option(min=0, help="Texts that prompts begin with.")] = 0,
+    prefix_tokens: Annotated[int, typer.Option(min=1, help="Their length.")] = 512,
+    tenant: Annotated[str | None, typer.Option(help="Whose requests these are.")] = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
-    """Draw arrivals from a renewal process under a rate that may change in time."""
+    """Draw arrivals from a renewal process under a rate that may change in time.
+
+    With --prefixes every prompt begins with one of so many texts, the i-th as popular as 1/i, and
+    is that much longer. Tenants of different habits: draw each, then `trace mix`.
+    """
     import numpy as np
 
-    from traces.arrivals import read_arrivals
-    from traces.lengths import Lognormal, resampled
+    from traces.arrivals import Labels
+    from traces.arrivals_file import check_target, write_arrivals
+    from traces.import_files import read_lengths
+    from traces.lengths import Lognormal, resampled, with_prefixes
     from traces.processes import Renewal, arrivals
+
+    check_target(out)
 
     rng = np.random.default_rng(seed)
     gaps = Renewal(family=cast("Family", process), cv=cv)
     made = arrivals(gaps, _rate(shape, rate, n, swing, period_s, peak, at_s, width_s), n, rng)
     if lengths is not None:
-        prompts, outputs = resampled(read_arrivals(lengths), n, rng)
+        prompts, outputs = resampled(read_lengths(lengths), n, rng)
     else:
         prompts = Lognormal(mean=prompt_tokens, cv=length_cv).draw(n, rng)
         outputs = Lognormal(mean=output_tokens, cv=length_cv).draw(n, rng)
-    _write(out, made, prompts, outputs)
+    made = replace(made, prompt_tokens=prompts, output_tokens=outputs)
+    made = with_prefixes(made, prefixes, prefix_tokens, rng) if prefixes else made
+    made = made if tenant is None else replace(made, tenants=Labels.one(tenant, n))
+    write_arrivals(out, made)
     config = {"process": process, "cv": cv, "rate_per_s": rate, "shape": shape, "requests": n}
-    _tell("trace synth", out, seed, config, made, prompts, outputs, json)
+    tell("trace synth", out, made, seed, config, json)
 
 
 @app.command()
@@ -81,15 +95,15 @@ def servegen(
     """Draw arrivals from ServeGen's per-client fits: samples of the fits, not recorded requests."""
     import numpy as np
 
+    from traces.arrivals_file import check_target, write_arrivals
     from traces.servegen import draw
 
+    check_target(out)
     rng = np.random.default_rng(seed)
     made = draw(folder, model, start_s=start_s, duration_s=duration_s, share=share, rng=rng)
-    assert made.prompt_tokens is not None
-    assert made.output_tokens is not None
-    _write(out, made, made.prompt_tokens, made.output_tokens)
+    write_arrivals(out, made)
     config = {"model": model, "start_s": start_s, "duration_s": duration_s, "share": share}
-    _tell("trace servegen", out, seed, config, made, made.prompt_tokens, made.output_tokens, json)
+    tell("trace servegen", out, made, seed, config, json)
 
 
 def _rate(
@@ -115,40 +129,3 @@ def _rate(
             return spike(rate, peak=peak, at_s=at_s, width_s=width_s)
         case _:
             raise ValueError(f"shape must be constant, diurnal or spike; got {shape!r}")
-
-
-def _write(out: Path, made: Arrivals, prompts: Any, outputs: Any) -> None:
-    from traces.atomic import atomic_path
-
-    rows = zip(made.times_s.tolist(), prompts.tolist(), outputs.tolist(), strict=True)
-    with atomic_path(out) as part, part.open("w", encoding="utf-8") as file:
-        file.write("arrived_at,num_prefill_tokens,num_decode_tokens\n")
-        file.writelines(f"{time:.9f},{prompt},{output}\n" for time, prompt, output in rows)
-    note(f"wrote {out}: {made.source}")
-
-
-def _tell(
-    command: str,
-    out: Path,
-    seed: int,
-    config: dict[str, Any],
-    made: Arrivals,
-    prompts: Any,
-    outputs: Any,
-    json: bool,  # noqa: FBT001 - the command's own flag
-) -> None:
-    import numpy as np
-
-    gaps = np.diff(made.times_s)
-    metrics = {
-        "requests": len(made),
-        "span_s": float(made.times_s[-1]),
-        "rate_per_s": None if np.isnan(made.rate_per_s) else made.rate_per_s,
-        "gap_cv": float(gaps.std() / gaps.mean()) if len(gaps) and gaps.mean() > 0 else None,
-        "prompt_tokens_mean": float(prompts.mean()),
-        "output_tokens_mean": float(outputs.mean()),
-    }
-    if json:
-        emit_json(command, seed=seed, config=config | {"out": out.name}, metrics=metrics)
-    else:
-        sys.stdout.writelines(f"{name:20} {value}\n" for name, value in metrics.items())

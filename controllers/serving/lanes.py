@@ -24,6 +24,10 @@ class LaneBank:
         self._lanes = 0
         self._lane_of: dict[int, int] = {}
         self._spare: list[int] = []
+        # Who was advanced last, and their states: a batch comes again and again, and its lanes are
+        # put into ``_state`` only when another one does.
+        self._together: Sequence[int] = ()
+        self._out: State | None = None
 
     @property
     def capacity(self) -> int:
@@ -34,25 +38,38 @@ class LaneBank:
         """Advance the lanes of ``request_ids`` (distinct) by one signal; return commands."""
         # Failed rows bring NaN and infinities; every law states what it does with them.
         with np.errstate(invalid="ignore", over="ignore"):
-            fresh = [
-                i for i, request_id in enumerate(request_ids) if request_id not in self._lane_of
-            ]
-            if fresh:
-                self._enter([request_ids[i] for i in fresh], np.array(fresh), signal)
-            index = np.array([self._lane_of[request_id] for request_id in request_ids])
-            state, command = self._law.update(take_lanes(self._state, index), signal)
-            self._state = put_lanes(self._state, index, state)
+            if self._out is None or request_ids != self._together:
+                self._gather(request_ids, signal)
+            self._out, command = self._law.update(self._out, signal)
         return command
 
     def lanes(self, request_ids: Sequence[int]) -> State:
         """Return the states of ``request_ids``, lanes in that order."""
-        return take_lanes(self._state, np.array([self._lane_of[i] for i in request_ids]))
+        self._put_back()
+        return take_lanes(self._state, self._index(request_ids))
 
     def release(self, request_id: int) -> None:
         """Forget a request; unknown ones are ignored, since not every request was sampled."""
-        lane = self._lane_of.pop(request_id, None)
-        if lane is not None:
-            self._spare.append(lane)
+        if request_id in self._lane_of:
+            self._put_back()
+            self._spare.append(self._lane_of.pop(request_id))
+
+    def _gather(self, request_ids: Sequence[int], signal: TokenSignal | LoadSignal) -> None:
+        """Take out the lanes of ``request_ids``, of which the fresh ones start at ``signal``."""
+        self._put_back()
+        fresh = [i for i, request_id in enumerate(request_ids) if request_id not in self._lane_of]
+        if fresh:
+            self._enter([request_ids[i] for i in fresh], np.array(fresh), signal)
+        self._together = request_ids
+        self._out = take_lanes(self._state, self._index(request_ids))
+
+    def _put_back(self) -> None:
+        if self._out is not None:
+            self._state = put_lanes(self._state, self._index(self._together), self._out)
+            self._out = None
+
+    def _index(self, request_ids: Sequence[int]) -> np.ndarray:
+        return np.array([self._lane_of[request_id] for request_id in request_ids])
 
     def _enter(
         self, request_ids: list[int], rows: np.ndarray, signal: TokenSignal | LoadSignal

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
-from array import array
 from itertools import pairwise
 
 import numpy as np
 
 from controllers.core import require
+from controllers.serving.decode_run import DecodeRun
 from controllers.serving.messages import Plan, Result
+from controllers.serving.open_sums import OpenSums
+from controllers.serving.table import Table
+from controllers.serving.token_buffer import TokenBuffer
+from controllers.serving.totals import Totals
+
+__all__ = ["CANCELLED", "COMPLETED", "NEVER", "Ledger", "Table"]
 
 NEVER = -1  # a time that has not come
 COMPLETED = ("stop", "length")
@@ -18,35 +24,37 @@ _STEPS = {
     "step": "q",
     "now_ns": "q",  # when the step began
     "duration_ns": "q",
-    "n_decode": "l",
-    "prompt_tokens": "l",
-    "pages_held": "l",
+    "n_decode": "i",
+    "prompt_tokens": "i",
+    "pages_held": "i",
     "page_units_read": "q",
     "page_units_dense": "q",
-    "preempted": "l",
+    "preempted": "i",
     "pages_scored": "q",
 }
 _REQUESTS = {
     "request_id": "q",
-    "prompt_tokens": "l",
-    "max_tokens": "l",
+    "prompt_tokens": "i",
+    "max_tokens": "i",
     "arrival_ns": "q",
     "first_scheduled_ns": "q",
     "first_token_ns": "q",
     "finish_ns": "q",
-    "tokens": "l",
-    "preemptions": "l",
+    "tokens": "i",
+    "preemptions": "i",
     "last_service_step": "q",
-    "max_service_gap_steps": "l",  # over services so far, counted from submission
+    "max_service_gap_steps": "i",  # over services so far, counted from submission
+    "last_service_ns": "q",  # end of the last step that served it; before any, its arrival
+    "max_service_gap_ns": "q",  # from there to the next step that served it, the longest so far
     "coverage_sum": "d",  # over one-token decode rows
-    "coverage_rows": "l",
-    "prefix_hit_tokens": "l",  # prompt tokens whose KV was found at first admission
-    "rehit_tokens": "l",  # the same at admissions after a preemption, summed
-    "pages_evicted": "l",
+    "coverage_rows": "i",
+    "prefix_hit_tokens": "i",  # prompt tokens whose KV was found at first admission
+    "rehit_tokens": "i",  # the same at admissions after a preemption, summed
+    "pages_evicted": "i",
 }
 _TOKENS = {
     "request_id": "q",
-    "position": "l",  # generated tokens before this one
+    "position": "i",  # generated tokens before this one
     "now_ns": "q",  # when the step that gave it ended
     "h_applied": "f",
     "h_cal": "f",
@@ -56,49 +64,42 @@ _TOKENS = {
 }
 
 
-class Table:
-    """Typed columns of equal length: a struct of arrays that grows at the end."""
-
-    __slots__ = ("columns",)
-
-    def __init__(self, columns: dict[str, str]) -> None:
-        self.columns = {name: array(code) for name, code in columns.items()}
-
-    def append(self, *values: float) -> None:
-        """Append one row, values in column order."""
-        for column, value in zip(self.columns.values(), values, strict=True):
-            column.append(value)
-
-    def keep(self, kept: np.ndarray) -> None:
-        """Drop the rows where ``kept``, bool ``[rows]``, is false; the order stays."""
-        for column in self.columns.values():
-            left = np.array(column)[kept]
-            del column[:]
-            column.frombytes(left.tobytes())
-
-    def __getitem__(self, name: str) -> np.ndarray:
-        """Return a copy of a column as a numpy array."""
-        return np.array(self.columns[name])
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values())))
-
-
 class Ledger:
-    """Rows per step, per request and (unless ``record_tokens`` is off) per token.
+    """Rows per step, per request and per token, as many of these as are recorded.
 
-    The loop writes it; everyone else reads. Times are integer nanoseconds, entropies nats.
+    The loop writes it; everyone else reads. Times are integer nanoseconds, entropies nats. Without
+    ``record_steps`` or ``record_tokens``, ``totals`` has what metrics need of them.
     """
 
-    def __init__(self, *, record_tokens: bool = True) -> None:
+    def __init__(
+        self, *, record_tokens: bool = True, record_steps: bool = True, totals_from_ns: int = 0
+    ) -> None:
+        """``totals_from_ns`` is the warm-up cut of ``totals``, which keep no time to cut later."""
         self.record_tokens = record_tokens
+        self.record_steps = record_steps
         self.steps = Table(_STEPS)
-        self.requests = Table(_REQUESTS)
-        self.tokens = Table(_TOKENS)
+        self._requests = Table(_REQUESTS)
+        self._run: DecodeRun | None = None  # decode steps not yet in ``_requests``
+        self._tokens = TokenBuffer(Table(_TOKENS))
+        self.totals = Totals(totals_from_ns)
         self.reasons: list[str | None] = []  # one per request; None while unfinished
         self.row_of: dict[int, int] = {}  # request id -> row of ``requests``
         self.step_count = 0  # steps that ran, the unit of service gaps
         self.forgotten = 0  # finished requests dropped by ``trim``
+        self._open = OpenSums()  # of requests under way, while token rows are not recorded
+
+    @property
+    def requests(self) -> Table:
+        """The table of requests, up to date."""
+        if self._run is not None:
+            self._run.book(self._requests.columns)
+        return self._requests
+
+    @property
+    def tokens(self) -> Table:
+        """The table of tokens, up to date."""
+        self._tokens.flush()
+        return self._tokens.table
 
     def submitted(
         self, request_id: int, prompt_tokens: int, max_tokens: int, arrival_ns: int
@@ -108,13 +109,31 @@ class Ledger:
         self.row_of[request_id] = len(self.reasons)
         self.reasons.append(None)
         times = (arrival_ns, NEVER, NEVER, NEVER)
-        counts = (0, 0, self.step_count, 0, 0.0, 0, 0, 0, 0)
-        self.requests.append(request_id, prompt_tokens, max_tokens, *times, *counts)
+        gaps = (self.step_count, 0, arrival_ns, 0)
+        self._requests.append(
+            request_id, prompt_tokens, max_tokens, *times, 0, 0, *gaps, 0.0, 0, 0, 0, 0
+        )
 
     def ran(self, *values: int) -> None:
         """Append a step row, values in the order of its columns."""
-        self.steps.append(*values)
+        if self.record_steps:
+            self.steps.append(*values)
+        _, now, duration, n_decode, prompt, held, read, dense, preempted, scored = values
+        self.totals.step(now, duration, n_decode, prompt, held, read, dense, scored, preempted)
         self.step_count += 1
+
+    def ran_block(self, **columns: np.ndarray | int) -> None:
+        """Append k step rows at once, every column by name; ``now_ns`` is ``[k]``.
+
+        A number stands for all k rows; arrays are copied.
+        """
+        if self.record_steps:
+            self.steps.extend(columns)
+        names = ("now_ns", "duration_ns", "n_decode", "prompt_tokens", "pages_held")
+        names = (*names, "page_units_read", "page_units_dense", "pages_scored", "preempted")
+        self.totals.steps(*(columns[name] for name in names))
+        now_ns = columns["now_ns"]
+        self.step_count += len(now_ns) if isinstance(now_ns, np.ndarray) else 1
 
     def stepped(self, plan: Plan, result: Result, now_ns: int, pages_held: int) -> None:
         """Append the row of a step that began at ``now_ns`` and left ``pages_held`` pages held."""
@@ -132,10 +151,13 @@ class Ledger:
             result.pages_scored,
         )
 
-    def served(self, request_id: int, now_ns: int, coverage: float | None) -> None:
-        """Note that a request took part in the step that began at ``now_ns``.
+    def served(
+        self, request_id: int, now_ns: int, coverage: float | None, ended_ns: int | None = None
+    ) -> None:
+        """Note that a request took part in the step from ``now_ns`` to ``ended_ns``.
 
-        Call it before :meth:`ran`. ``coverage`` is that of a one-token decode row, else None.
+        Call it before :meth:`ran`. ``coverage`` is that of a one-token decode row, else None. A
+        gap in nanoseconds is from the end of a service to the next begin.
         """
         columns, row = self.requests.columns, self.row_of[request_id]
         if columns["first_scheduled_ns"][row] == NEVER:
@@ -144,9 +166,31 @@ class Ledger:
         if gap > columns["max_service_gap_steps"][row]:
             columns["max_service_gap_steps"][row] = gap
         columns["last_service_step"][row] = self.step_count + 1
+        gap_ns = now_ns - columns["last_service_ns"][row]
+        if gap_ns > columns["max_service_gap_ns"][row]:
+            columns["max_service_gap_ns"][row] = gap_ns
+        columns["last_service_ns"][row] = now_ns if ended_ns is None else ended_ns
         if coverage is not None:
             columns["coverage_sum"][row] += coverage
             columns["coverage_rows"][row] += 1
+
+    def decoded(
+        self, request_ids: list[int], now_ns: int, coverage: list[float], ended_ns: int
+    ) -> None:
+        """Note that each of ``request_ids`` got a token from a one-token decode row.
+
+        The same as :meth:`served` and :meth:`sampled` for each. ``coverage`` is that of its row.
+        """
+        run, step = self._run, self.step_count
+        if run is not None and run.takes(request_ids, step):
+            run.take(now_ns, ended_ns, coverage, self._requests.columns)
+            return
+        if run is not None:
+            run.book(self._requests.columns)
+        for request_id, kept in zip(request_ids, coverage, strict=True):
+            self.served(request_id, now_ns, kept, ended_ns)
+            self.sampled(request_id, ended_ns)
+        self._run = DecodeRun(request_ids, [self.row_of[i] for i in request_ids], step, ended_ns)
 
     def hit(self, request_id: int, tokens: int) -> None:
         """Note the tokens that a request just admitted found in shared pages."""
@@ -179,15 +223,9 @@ class Ledger:
     ) -> None:
         """Append token rows; ``signals`` are h_applied, h_cal, command, surprisal, float32."""
         if not self.record_tokens:
+            self.totals.itl(self._open.take(request_ids, now_ns, signals))
             return
-        columns = self.tokens.columns
-        columns["request_id"].extend(request_ids)
-        columns["position"].extend(positions)
-        columns["now_ns"].extend([now_ns] * len(request_ids))
-        names = ("h_applied", "h_cal", "command", "surprisal")
-        for name, lanes in zip(names, signals, strict=True):
-            columns[name].frombytes(lanes.astype(np.float32, copy=False).tobytes())
-        columns["coverage"].extend(coverage)
+        self._tokens.add(request_ids, positions, now_ns, signals, coverage)
 
     def finished(self, request_id: int, now_ns: int, reason: str) -> None:
         """Close the row of a request."""
@@ -195,6 +233,8 @@ class Ledger:
         require(self.reasons[row] is None, "request already finished", request_id=request_id)
         self.reasons[row] = reason
         self.requests.columns["finish_ns"][row] = now_ns
+        if not self.record_tokens:
+            self._open.close(request_id, self.totals)
 
     def trim(self, keep: int) -> int:
         """Forget finished requests but the ``keep`` that finished last; return how many went.
@@ -215,7 +255,10 @@ class Ledger:
         leaving = self.requests["request_id"][~kept]
         self.requests.keep(kept)
         self.tokens.keep(~np.isin(self.tokens["request_id"], leaving))
+        sums = self.totals.requests
+        sums.keep(~np.isin(sums["request_id"], leaving))
         self.reasons = [reason for reason, stays in zip(self.reasons, kept, strict=True) if stays]
+        self._run = None  # it knows rows by number
         left = self.requests["request_id"].tolist()
         self.row_of = {request_id: row for row, request_id in enumerate(left)}
         began, arrived = self.steps["now_ns"], self.requests["arrival_ns"]

@@ -10,16 +10,15 @@ import dataclasses
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
-import numpy as np
-
-from controllers.core import TokenSignal, require
+from controllers.core import require
 from controllers.presets import Preset
 from controllers.serving import eviction, prefix
 from controllers.serving import rows as log
 from controllers.serving.admission import Oracle, check_oracle, check_request, true_tokens
 from controllers.serving.coverage_control import CoverageControl
-from controllers.serving.lanes import LaneBank
-from controllers.serving.ledger import CANCELLED, COMPLETED, Ledger
+from controllers.serving.decisions import Witness
+from controllers.serving.intake import Intake
+from controllers.serving.ledger import CANCELLED, Ledger
 from controllers.serving.limits import EngineLimits
 from controllers.serving.load import LoadSensors
 from controllers.serving.messages import Plan, Result, Row, check_result
@@ -29,7 +28,6 @@ from controllers.serving.watchdog import Watchdog
 from controllers.steplaw import StepLaw
 
 Sink = Callable[[log.LogRow], None]
-FAILED = "failed"  # reason of a row that gave no token and said nothing
 
 
 class ServingLoop:
@@ -52,6 +50,7 @@ class ServingLoop:
         livelock_plans: int = 1000,
         scheduler_type: type[Scheduler] = Scheduler,
         oracle: Oracle | None = None,
+        witness: Witness | None = None,
     ) -> None:
         check_oracle(preset.priority, oracle)
         self.limits = limits
@@ -65,14 +64,14 @@ class ServingLoop:
             reserves=preset.priority.reserves,
             score=self._score,
         )
+        self.scheduler.witness = self._witness = witness  # told why a plan is as it is
         self._coverage = CoverageControl(preset)
-        self._priority_lanes = LaneBank(preset.priority)
+        self._evicts = preset.kv_budget_pages is not None
         self._load = LoadSensors(preset, limits, step_law, oracle)
+        self._intake = Intake(preset, self.sequences, self.scheduler, self._coverage, self._load)
         self._open: Plan | None = None  # planned with rows, not yet observed
-        self._planned_ns = 0
-        self._now_ns = 0
-        self._step = 0
-        self._watchdog = Watchdog(livelock_plans)
+        self._planned_ns = self._now_ns = self._step = 0
+        self._watchdog = Watchdog(livelock_plans, limits)
         self._sink = sink
         if sink is not None:
             sink(log.header_row(preset, limits, step_law, t_cal))
@@ -138,11 +137,12 @@ class ServingLoop:
         self._advance(now_ns)
         grants, preempted = self.scheduler.schedule(now_ns)
         for sequence, _ in grants.values():
-            self._load.service.admit(sequence)
+            if not sequence.charged:
+                self._load.service.admit(sequence)
             if sequence.found:
                 self.ledger.hit(sequence.request.request_id, sequence.found)
                 sequence.found = 0
-        rows = tuple(self._row(sequence, n_tokens) for sequence, n_tokens in grants.values())
+        rows = self._rows(list(grants.values()))
         plan = Plan(self._step, rows, preempted)
         self._step += 1
         self._planned_ns = now_ns
@@ -154,7 +154,9 @@ class ServingLoop:
                 sequence.restart_wait(now_ns, plan.step)
         if self._sink is not None:
             self._sink(log.plan_row(plan, now_ns, self.client_service))
-        self._watchdog.watch(len(rows), self.sequences.values())
+        if self._witness is not None:
+            self._witness.planned(plan, now_ns, self.scheduler, self._coverage.reads)
+        self._watchdog.watch(len(rows), self.sequences.values(), gives_token=bool(plan.sampled))
         return plan
 
     def pages(self, plan: Plan) -> dict[int, list[int]]:
@@ -168,8 +170,7 @@ class ServingLoop:
     def twin_coverage(self, request_id: int) -> float:
         """Return the coverage of a request's next token, had it never been preempted.
 
-        A row that recomputes a preempted request is dense. A simulation draws what pruning does to
-        entropy as if it were not, so that no trajectory depends on load.
+        The row that recomputes is dense; what pruning does is drawn as if it were not.
         """
         return self._coverage.twin(self.sequences[request_id])
 
@@ -187,7 +188,9 @@ class ServingLoop:
         if self._sink is not None:
             self._sink(log.result_row(result, now_ns))
         self._open = None
-        ending = self._apply(plan, result, now_ns)
+        ending = self._intake.take(
+            plan, result, self.ledger, began_ns=self._planned_ns, now_ns=now_ns, step=self._step
+        )
         self.ledger.stepped(plan, result, self._planned_ns, self.scheduler.pool.n_held)
         for request_id, reason in ending.items():
             self._finish(self.sequences[request_id], now_ns, reason)
@@ -202,87 +205,21 @@ class ServingLoop:
         assert self.ledger.counts()["unfinished"] == len(self.sequences), "requests got lost"
 
     def _advance(self, now_ns: int) -> None:
-        require(
-            now_ns >= self._now_ns, f"time must not run back from {self._now_ns}", now_ns=now_ns
-        )
+        if now_ns < self._now_ns:
+            require(False, f"time must not run back from {self._now_ns}", now_ns=now_ns)
         self._now_ns = now_ns
 
-    def _row(self, sequence: Sequence, n_tokens: int) -> Row:
-        request_id = sequence.request.request_id
-        samples = n_tokens == sequence.pending
-        coverage, probe = self._coverage.row(sequence)
-        evict, keep_first = eviction.order(sequence, self.preset, self.scheduler.pool)
-        start = sequence.computed
-        return Row(request_id, start, n_tokens, samples, coverage, probe, evict, keep_first)
-
-    def _apply(self, plan: Plan, result: Result, now_ns: int) -> dict[int, str]:
-        """Advance the sequences of a step; return who ends and why, in row order."""
-        ending: dict[int, str] = {}
-        sampled: list[Sequence] = []
-        lanes: list[int] = []
-        coverage: list[float] = []
-        lane = -1
-        for row in plan.rows:
-            lane += row.samples
-            request_id = row.request_id
-            sequence = self.sequences.get(request_id)
-            if sequence is None:  # cancelled while the step ran
-                continue
-            self.ledger.served(
-                request_id, self._planned_ns, row.coverage if sequence.decoding else None
-            )
-            self._load.serve(sequence, row.n_tokens)
-            sequence.computed += row.n_tokens
-            reason = result.finished.get(request_id)
-            if row.samples and result.tokens[lane] < 0:
-                reason = reason or FAILED
-            elif row.samples:
-                sampled.append(sequence)
-                lanes.append(lane)
-                coverage.append(row.coverage)
-                self._count_token(sequence, now_ns)
-                if reason is None and sequence.generated == sequence.request.max_tokens:
-                    reason = "length"
-            if reason is not None:
-                ending[request_id] = reason
-            if sequence.page_hashes or result.evicted:
-                failed = reason is not None and reason not in COMPLETED
-                gone = self.scheduler.settle(sequence, row, result.evicted, failed=failed)
-                self.ledger.evicted(request_id, gone)
-        if sampled:
-            self._measure(sampled, lanes, coverage, result, now_ns)
-        return ending
-
-    def _count_token(self, sequence: Sequence, now_ns: int) -> None:
-        sequence.generated += 1
-        sequence.quantum_used += 1
-        quantum = self.preset.quantum_tokens
-        if quantum is not None and sequence.quantum_used % quantum == 0:
-            sequence.restart_wait(now_ns, self._step)
-        self._load.service.token(sequence.request.client)
-        self.ledger.sampled(sequence.request.request_id, now_ns)
-
-    def _measure(
-        self,
-        sampled: list[Sequence],
-        lanes: list[int],
-        coverage: list[float],
-        result: Result,
-        now_ns: int,
-    ) -> None:
-        """Run the sensors and the coverage law on the rows that gave a token; log the tokens."""
-        logged = (result.h_applied, result.signals.h_cal, result.commands, result.surprisal)
-        signals = result.signals
-        if len(lanes) < len(result.tokens):
-            index = np.array(lanes)
-            signals = TokenSignal(*(column[index] for column in signals))
-            logged = tuple(column[index] for column in logged)
-        self._coverage.observe(sampled, signals)
-        ids = [sequence.request.request_id for sequence in sampled]
-        for request_id, h_cal in zip(ids, signals.h_cal.tolist(), strict=True):
-            self._load.collapse.observe(request_id, h_cal)
-        positions = [sequence.generated - 1 for sequence in sampled]
-        self.ledger.token_rows(ids, positions, now_ns, logged, coverage)
+    def _rows(self, granted: list[tuple[Sequence, int]]) -> tuple[Row, ...]:
+        reads = self._coverage.rows([sequence for sequence, _ in granted])
+        rows: list[Row] = []
+        for (sequence, n_tokens), (coverage, probe) in zip(granted, reads, strict=True):
+            request, start = sequence.request, sequence.computed
+            samples = n_tokens == request.prompt_tokens + sequence.generated - start
+            rows.append(Row(request.request_id, start, n_tokens, samples, coverage, probe))
+        if self._evicts:
+            orders = [eviction.order(s, self.preset, self.scheduler.pool) for s, _ in granted]
+            rows = [Row(*row[:6], *order) for row, order in zip(rows, orders, strict=True)]
+        return tuple(rows)
 
     def _finish(self, sequence: Sequence, now_ns: int, reason: str) -> None:
         request_id = sequence.request.request_id
@@ -290,12 +227,13 @@ class ServingLoop:
         self.scheduler.remove(sequence)
         del self.sequences[request_id]
         self._coverage.forget(request_id)
-        self._priority_lanes.release(request_id)
         self._load.leave(sequence)
         self.ledger.finished(request_id, now_ns, reason)
+        if self._witness is not None:
+            self._witness.left(sequence, now_ns, reason)
 
     def _score(self, sequences: Seq[Sequence], now_ns: int) -> list[float]:
-        signal = self._load.read(sequences, now_ns, self._step)
-        ids = [sequence.request.request_id for sequence in sequences]
-        priority = self._priority_lanes.update(ids, signal)
-        return np.where(np.isfinite(priority), priority, -np.inf).tolist()
+        scores = self._load.priorities(sequences, now_ns, self._step)
+        if self._witness is not None:
+            self._witness.scored(sequences, scores)
+        return scores

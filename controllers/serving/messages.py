@@ -9,16 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 
 from controllers.core import TokenSignal, require
 
 
-@dataclass(frozen=True, slots=True)
-class Row:
-    """One sequence's share of a step."""
+class Row(NamedTuple):
+    """One sequence's share of a step; a tuple, for a step makes one per sequence."""
 
     request_id: int
     start: int  # tokens already in the cache: position of the first token of this row
@@ -37,16 +36,17 @@ class Plan:
     step: int
     rows: tuple[Row, ...]
     preempted: tuple[int, ...] = ()
+    # request ids that sample a token this step, in row order; follows from ``rows``
+    sampled: tuple[int, ...] = field(init=False, repr=False, compare=False)
 
-    @property
-    def sampled(self) -> tuple[int, ...]:
-        """Request ids that sample a token this step, in row order."""
-        return tuple(row.request_id for row in self.rows if row.samples)
+    def __post_init__(self) -> None:
+        ids = tuple([row.request_id for row in self.rows if row.samples])
+        object.__setattr__(self, "sampled", ids)
 
     @property
     def prompt_tokens(self) -> int:
         """Tokens of rows that are not one-token decode steps."""
-        return sum(row.n_tokens for row in self.rows if not (row.samples and row.n_tokens == 1))
+        return sum([row.n_tokens for row in self.rows if row.n_tokens != 1 or not row.samples])
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,9 +72,11 @@ class Result:
 def check_result(plan: Plan, result: Result) -> None:
     """Raise ``ValueError`` unless ``result`` has the step and the lanes of ``plan``."""
     n_sampled = len(plan.sampled)
+    if result.step == plan.step and len(result.tokens) == len(result.commands) == n_sampled:
+        return
     require(result.step == plan.step, f"result must be of step {plan.step}", step=result.step)
     require(
-        len(result.tokens) == n_sampled and len(result.commands) == n_sampled,
+        False,
         f"result must have {n_sampled} lanes, one per sampled row",
         tokens=len(result.tokens),
         commands=len(result.commands),

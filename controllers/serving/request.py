@@ -137,7 +137,10 @@ class Sequence:
     @property
     def decoding(self) -> bool:
         """Whether the next row is a one-token decode step."""
-        return self.generated > 0 and self.pending == 1
+        # Asked several times per row and step, hence not through ``pending`` and ``known``.
+        return self.generated > 0 and (
+            self.request.prompt_tokens + self.generated - self.computed == 1
+        )
 
     @property
     def predicted_left(self) -> int:

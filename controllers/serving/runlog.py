@@ -14,7 +14,7 @@ import tempfile
 import zlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -238,11 +238,9 @@ def _plan_differences(logged: Plan, plan: Plan) -> list[Difference]:
         found.append(Difference(logged.step, "rows", len(logged.rows), len(plan.rows)))
     for place, (a, b) in enumerate(zip(logged.rows, plan.rows, strict=False)):
         found += [
-            Difference(
-                logged.step, f"rows[{place}].{f.name}", getattr(a, f.name), getattr(b, f.name)
-            )
-            for f in fields(Row)
-            if getattr(a, f.name) != getattr(b, f.name)
+            Difference(logged.step, f"rows[{place}].{name}", before, after)
+            for name, before, after in zip(Row._fields, a, b, strict=True)
+            if before != after
         ]
     return found
 

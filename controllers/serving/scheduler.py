@@ -12,11 +12,13 @@ from collections.abc import Callable, Mapping
 from collections.abc import Sequence as Seq
 
 from controllers.serving import eviction
+from controllers.serving.decisions import Why, Witness
 from controllers.serving.limits import EngineLimits
 from controllers.serving.messages import Row
 from controllers.serving.pages import HOLE, PagePool
 from controllers.serving.prefix import publish, shareable
 from controllers.serving.request import Sequence, Status
+from controllers.serving.retained import Retained
 
 Score = Callable[[Seq[Sequence], int], list[float]]  # sequences, now_ns -> priorities
 Grants = dict[int, tuple[Sequence, int]]  # request id -> sequence, tokens to compute; in row order
@@ -35,17 +37,21 @@ class Scheduler:
     ) -> None:
         self.limits = limits
         self.pool = PagePool(limits.n_pages)
+        self.retained = Retained(limits) if limits.keeps_preempted else None
         self.waiting: dict[int, Sequence] = {}
         self.running: dict[int, Sequence] = {}  # in order of admission
         self.reserved: int | None = None  # the blocked head nobody may pass
         self._quantum = math.inf if quantum_tokens is None else quantum_tokens
         self._reserves = reserves
         self._score = score
+        self.witness: Witness | None = None  # who is told why
 
     def add(self, sequence: Sequence) -> None:
         """Queue a new sequence; it must hold nothing."""
         assert sequence.status is Status.WAITING
         assert not sequence.pages
+        if self.retained is not None and sequence.page_hashes:
+            raise ValueError("limits.keeps_preempted allows no page_hashes")
         self.waiting[sequence.request.request_id] = sequence
 
     def remove(self, sequence: Sequence) -> None:
@@ -53,6 +59,8 @@ class Scheduler:
         request_id = sequence.request.request_id
         self.waiting.pop(request_id, None)
         self.running.pop(request_id, None)
+        if self.retained is not None:
+            self.retained.left(sequence)
         self._free_pages(sequence)
         sequence.move(Status.FINISHED)
         if self.reserved == request_id:
@@ -132,6 +140,7 @@ class Scheduler:
             if sequence.request.request_id in wanting:
                 while sequence.status is Status.RUNNING and not self.pool.extend(sequence.pages):
                     lowest = survivors.pop()
+                    self._tell(Why.SHORTAGE, lowest, sequence)
                     self._preempt(lowest, now_ns)
                     preempted.append(lowest.request.request_id)
             rank += 1
@@ -142,11 +151,12 @@ class Scheduler:
         grants: Grants = {}
         prefilling: list[Sequence] = []
         for request_id, sequence in self.running.items():
-            if sequence.decoding:
+            done = sequence.generated
+            if done and sequence.request.prompt_tokens + done - sequence.computed == 1:  # decodes
                 grants[request_id] = (sequence, 1)
-                budget -= 1
             else:
                 prefilling.append(sequence)
+        budget -= len(grants)
         for sequence in prefilling:
             n_tokens = min(sequence.pending, budget)
             if n_tokens > 0:
@@ -159,10 +169,14 @@ class Scheduler:
         expired = [s for s in self.running.values() if s.quantum_used >= self._quantum]
         slot_free = len(self.running) < self.limits.max_seqs
         if not expired and not (slot_free and budget > 0):
+            self._tell(Why.NO_TOKENS if slot_free else Why.NO_SLOT)
             return []
         pinned = None if self.reserved is None else self.waiting[self.reserved]
         if pinned is not None and not expired and not self._fits(pinned):
+            self._tell(Why.PINNED_SHORT, pinned)
             return []
+        if pinned is not None:
+            self._tell(Why.PINNED, pinned)
         candidates = [*self.waiting.values(), *expired]
         scores = self._score(candidates, now_ns)
         queue = [
@@ -178,11 +192,14 @@ class Scheduler:
             if not self._fits(head):
                 victims = self._victims(head, -negative, expired_scores)
                 if not victims:
-                    if self._reserves and len(self.running) < self.limits.max_seqs:
+                    slot_free = len(self.running) < self.limits.max_seqs
+                    self._tell(Why.HEAD_SHORT if slot_free else Why.HEAD_NO_SLOT, head)
+                    if self._reserves and slot_free:
                         self.reserved = request_id
                     break
                 for victim in victims:
                     victim_id = victim.request.request_id
+                    self._tell(Why.DISPLACED, victim, head)
                     self._preempt(victim, now_ns)
                     budget += grants.pop(victim_id)[1]
                     displaced.append(victim_id)
@@ -190,7 +207,9 @@ class Scheduler:
                     pair for pair in expired_scores if pair[1].status is Status.RUNNING
                 ]
             if budget <= 0:
+                self._tell(Why.NO_TOKENS)
                 break
+            self._tell(Why.ADMITTED, head)
             self._start(head)
             grants[request_id] = (head, min(head.pending, budget))
             budget -= grants[request_id][1]
@@ -234,6 +253,7 @@ class Scheduler:
 
     def _start(self, sequence: Sequence) -> None:
         request_id = sequence.request.request_id
+        kept = 0 if self.retained is None else self.retained.found(sequence, self.pool.n_free)
         shared = self._shareable(sequence)
         self.pool.share(shared)  # first, so that allocation cannot reclaim them
         pages = self.pool.allocate(self.limits.pages_for(sequence.known + 1) - len(shared))
@@ -241,7 +261,7 @@ class Scheduler:
         del self.waiting[request_id]
         sequence.pages = shared + pages
         sequence.published = len(shared)
-        sequence.computed = sequence.found = len(shared) * self.limits.page_tokens
+        sequence.computed = sequence.found = kept or len(shared) * self.limits.page_tokens
         sequence.quantum_used = 0
         sequence.move(Status.RUNNING)
         self.running[request_id] = sequence
@@ -252,12 +272,19 @@ class Scheduler:
         """Send a resident back to wait; its wait restarts only if it had its full quantum."""
         request_id = sequence.request.request_id
         del self.running[request_id]
+        if self.retained is not None:
+            self.retained.preempted(sequence)
         self._free_pages(sequence)
         if sequence.quantum_used >= self._quantum:
             sequence.wait_since_ns = now_ns
         sequence.preemptions += 1
         sequence.move(Status.WAITING)
         self.waiting[request_id] = sequence
+
+    def _tell(self, why: Why, about: Sequence | None = None, other: Sequence | None = None) -> None:
+        if self.witness is not None:
+            needs = 0 if about is None else self._pages_to_start(about)
+            self.witness.told(why, about, other, needs)
 
     def _free_pages(self, sequence: Sequence) -> None:
         self.pool.free(page for page in sequence.pages if page != HOLE)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from collections.abc import Sequence as Seq
+from typing import NamedTuple
 
 import numpy as np
 
 from controllers.core import LoadSignal, require
+from controllers.ops import Array
 from controllers.serving.limits import EngineLimits
 from controllers.serving.request import Sequence
 from controllers.serving.service import ServiceCounters
@@ -42,11 +44,16 @@ class CollapseSensor:
 
     def observe(self, request_id: int, h_cal: float) -> None:
         """Take the entropy (nats, at T_cal) of one sampled row; non-finite ones are left out."""
-        if not math.isfinite(h_cal):
-            return
-        last, total, count = self._seen.get(request_id, (math.nan, 0.0, -1))
-        collapse = last - h_cal
-        self._seen[request_id] = (h_cal, total + collapse if collapse > 0.0 else total, count + 1)
+        self.observe_rows((request_id,), (h_cal,))
+
+    def observe_rows(self, request_ids: Seq[int], h_cal: Seq[float]) -> None:
+        """Take the entropies of one step: :meth:`observe` for each, in order."""
+        seen, fresh = self._seen, (math.nan, 0.0, -1)
+        for request_id, h in zip(request_ids, h_cal, strict=True):
+            if h - h == 0.0:  # finite
+                last, total, count = seen.get(request_id, fresh)
+                fall = last - h
+                seen[request_id] = (h, total + fall if fall > 0.0 else total, count + 1)
 
     def read(self, request_id: int) -> float:
         """Return the shrunk mean, nats, >= 0."""
@@ -58,6 +65,55 @@ class CollapseSensor:
     def forget(self, request_id: int) -> None:
         """Drop a finished request; unknown ones are ignored."""
         self._seen.pop(request_id, None)
+
+
+class LoadTable(NamedTuple):
+    """What the signals of sequences are computed from; a struct of arrays, ``[B]`` each."""
+
+    counts: np.ndarray  # int64 [11, B], rows in the order of ``counts_of``
+    slo_s: np.ndarray  # float64
+    served_s: np.ndarray  # float64
+    collapse_nats: np.ndarray  # float64
+    client_service: np.ndarray  # float64
+    oracle_tokens: np.ndarray  # float64, true output tokens in all; NaN without an oracle
+
+    @classmethod
+    def of(
+        cls,
+        sequences: Seq[Sequence],
+        *,
+        collapse: CollapseSensor,
+        service: ServiceCounters | None = None,
+        oracle: Mapping[int, int] | None = None,
+    ) -> LoadTable:
+        """Read ``sequences``; true output lengths come from ``oracle`` alone."""
+        ids = [s.request.request_id for s in sequences]
+        return cls(
+            counts=np.array([counts_of(s) for s in sequences], dtype=np.int64).T,
+            slo_s=np.array([s.request.first_token_slo_s for s in sequences]),
+            served_s=np.array([s.served_s for s in sequences]),
+            collapse_nats=np.array([collapse.read(request_id) for request_id in ids]),
+            client_service=np.zeros(len(ids)) if service is None else service.read(sequences),
+            oracle_tokens=np.array([math.nan if oracle is None else oracle[i] for i in ids]),
+        )
+
+
+def counts_of(sequence: Sequence) -> tuple[int, ...]:
+    """Return the whole numbers of a sequence that signals are computed from."""
+    request = sequence.request
+    return (
+        sequence.arrival_ns,
+        sequence.wait_since_ns,
+        sequence.computed,
+        sequence.generated,
+        request.prompt_tokens,
+        request.max_tokens,
+        sequence.held,
+        sequence.holes,
+        sequence.wait_since_step,
+        request.priority,
+        sequence.predicted_left,
+    )
 
 
 def load_signal(
@@ -74,56 +130,96 @@ def load_signal(
 ) -> LoadSignal:
     """Build the macro law's signals for ``sequences``, float32 ``[B]``; times relative, seconds.
 
-    Slack is the deadline of the first token minus age until that token is given, and
-    ``SLACK_SERVED_S`` after. The cost is in :func:`_cost_s`. ``step`` is the plan being made;
-    without ``service`` no client leads. True output lengths are read from ``oracle`` alone
-    (request id -> tokens), and without it that column is NaN.
+    ``step`` is the plan being made; without ``service`` no client leads. True output lengths are
+    read from ``oracle`` alone (request id -> tokens), and without it that column is NaN.
     """
-    table = np.array(
-        [
-            (
-                now_ns - s.arrival_ns,
-                now_ns - s.wait_since_ns,
-                s.computed,
-                s.generated,
-                s.request.prompt_tokens,
-                s.request.max_tokens,
-                s.held,
-                s.holes,
-                step - s.wait_since_step,
-                s.request.priority,
-                s.predicted_left,
-            )
-            for s in sequences
-        ],
-        dtype=np.int64,
-    ).T
-    age_ns, wait_ns, computed, generated, prompt, cap, held, holes, wait_steps, rank, guess = table
-    slo_s = np.array([s.request.first_token_slo_s for s in sequences])
-    age_s = np.maximum(age_ns, 0) / NS_PER_S
+    table = LoadTable.of(sequences, collapse=collapse, service=service, oracle=oracle)
+    return signal_of(
+        table, now_ns, limits=limits, step_law=step_law, quantum_tokens=quantum_tokens, step=step
+    )
+
+
+def signal_of(
+    table: LoadTable,
+    now_ns: int,
+    *,
+    limits: EngineLimits,
+    step_law: StepLaw,
+    quantum_tokens: int | None,
+    step: int,
+) -> LoadSignal:
+    """Build the signals of a table, float32 ``[B]``; times relative, seconds.
+
+    Slack is the deadline of the first token minus age until that token is given, and
+    ``SLACK_SERVED_S`` after. The cost is in :func:`_cost_s`.
+    """
+    arrival_ns, since_ns, computed, generated, prompt, cap, held, holes, since, rank, guess = (
+        table.counts
+    )
+    age_s = np.maximum(now_ns - arrival_ns, 0) / NS_PER_S
     needed = -(-(prompt + generated + 1) // limits.page_tokens)
     known = prompt + generated
     kv_tokens = known - holes * limits.page_tokens
     prefill_s = _prefill_s(computed, known, step_law)
     columns = LoadSignal(
         age_s=age_s,
-        wait_s=np.maximum(wait_ns, 0) / NS_PER_S,
-        slack_s=np.where(generated > 0, SLACK_SERVED_S, slo_s - age_s),
+        wait_s=np.maximum(now_ns - since_ns, 0) / NS_PER_S,
+        slack_s=np.where(generated > 0, SLACK_SERVED_S, table.slo_s - age_s),
         cost_s=_cost_s(prefill_s, kv_tokens, cap - generated, limits, step_law, quantum_tokens),
         pages_held=held,
         pages_needed=np.maximum(needed - held - holes, 0),
-        collapse_nats=np.array([collapse.read(s.request.request_id) for s in sequences]),
+        collapse_nats=table.collapse_nats,
         completion=generated / cap,
-        wait_steps=np.maximum(wait_steps, 0),
-        served_s=np.array([s.served_s for s in sequences]),
+        wait_steps=np.maximum(step - since, 0),
+        served_s=table.served_s,
         prefill_s=prefill_s,
         token_s=_token_s(kv_tokens, limits, step_law),
         user_priority=rank,
         predicted_tokens=guess,
-        client_service=np.zeros(len(sequences)) if service is None else service.read(sequences),
-        oracle_tokens=_oracle_tokens(sequences, oracle),
+        client_service=table.client_service,
+        oracle_tokens=table.oracle_tokens - generated,
     )
     return LoadSignal(*(column.astype(np.float32) for column in columns))
+
+
+def still_signal(
+    sequence: Sequence,
+    *,
+    limits: EngineLimits,
+    step_law: StepLaw,
+    quantum_tokens: int | None,
+    collapse_nats: float,
+    oracle_tokens: float,
+) -> LoadSignal:
+    """Return the signals of one sequence that stand still while it waits, numbers in float64.
+
+    What moves with the clock or with other clients is 0. ``oracle_tokens`` are all, or NaN.
+    """
+    request, known = sequence.request, sequence.known
+    kv_tokens = known - sequence.holes * limits.page_tokens
+    short = limits.pages_for(known + 1) - len(sequence.pages)
+    prefill_s = 0.0
+    if sequence.pending > 1:
+        prefill_s = prefill_row_s(step_law, sequence.computed, sequence.pending)
+    left = request.max_tokens - sequence.generated
+    return LoadSignal(
+        age_s=0.0,
+        wait_s=0.0,
+        slack_s=0.0,
+        cost_s=_cost_s(prefill_s, kv_tokens, left, limits, step_law, quantum_tokens),
+        pages_held=sequence.held,
+        pages_needed=max(short, 0),
+        collapse_nats=collapse_nats,
+        completion=sequence.generated / request.max_tokens,
+        wait_steps=0.0,
+        served_s=sequence.served_s,
+        prefill_s=prefill_s,
+        token_s=_token_s(kv_tokens, limits, step_law),
+        user_priority=request.priority,
+        predicted_tokens=sequence.predicted_left,
+        client_service=0.0,
+        oracle_tokens=oracle_tokens - sequence.generated,
+    )
 
 
 def prefill_row_s(step_law: StepLaw, computed: int, n_tokens: int) -> float:
@@ -131,40 +227,36 @@ def prefill_row_s(step_law: StepLaw, computed: int, n_tokens: int) -> float:
     return step_law.step_s(0, 0, n_tokens, chunk_squares(computed, n_tokens))
 
 
-def _oracle_tokens(sequences: Seq[Sequence], oracle: Mapping[int, int] | None) -> np.ndarray:
-    if oracle is None:
-        return np.full(len(sequences), np.nan)
-    return np.array([float(oracle[s.request.request_id] - s.generated) for s in sequences])
-
-
 def _prefill_s(computed: np.ndarray, known: np.ndarray, step_law: StepLaw) -> np.ndarray:
     """Seconds to prefill or recompute what is pending, as one step of its own; 0 in decode."""
     pending = known - computed
     prefill = np.where(pending > 1, pending, 0)
-    none = np.zeros_like(prefill)
+    none = np.zeros((), np.int64)
     alone_s = step_law.step_s(none, none, prefill, prefill * (2 * computed + prefill))
     return np.where(prefill > 0, alone_s, 0.0)
 
 
 def _cost_s(
-    prefill_s: np.ndarray,
-    kv_tokens: np.ndarray,
-    remaining: np.ndarray,
+    prefill_s: Array,
+    kv_tokens: Array,
+    remaining: Array,
     limits: EngineLimits,
     step_law: StepLaw,
     quantum_tokens: int | None,
-) -> np.ndarray:
+) -> Array:
     """Seconds to give each sequence its next quantum, float64 ``[B]``.
 
     Recomputing or prefilling what is pending, as one step of its own, plus ``min(quantum,
     max_tokens left)`` decode rows, each bearing 1/max_seqs of the intercept: the share it has in a
     full batch, since the price of an empty one would hide what sequences differ in.
     """
-    n_decode = remaining if quantum_tokens is None else np.minimum(remaining, quantum_tokens)
+    n_decode = remaining
+    if quantum_tokens is not None:
+        n_decode = np.minimum(remaining, quantum_tokens)
     return prefill_s + n_decode * _token_s(kv_tokens + n_decode / 2, limits, step_law)
 
 
-def _token_s(context: np.ndarray, limits: EngineLimits, step_law: StepLaw) -> np.ndarray:
+def _token_s(context: Array, limits: EngineLimits, step_law: StepLaw) -> Array:
     """Seconds of one decode row after ``context`` tokens, float64 ``[B]``, in a full batch."""
     shared_s = step_law.base_s / limits.max_seqs + step_law.per_decode_s
     return shared_s + step_law.per_kv_token_s * context

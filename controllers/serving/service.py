@@ -7,6 +7,7 @@ Constants and lift: Sheng et al., "Fairness in Serving Large Language Models", O
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -55,6 +56,12 @@ class ServiceCounters:
     def token(self, client: str) -> None:
         """Charge one output token."""
         self._counters[client] += OUTPUT_WEIGHT
+
+    def tokens(self, clients: Iterable[str]) -> None:
+        """Charge one output token to each of ``clients``, as often as each is named."""
+        counters = self._counters
+        for client in clients:
+            counters[client] += OUTPUT_WEIGHT
 
     def leave(self, sequence: Sequence) -> None:
         """Let a request go, admitted or not."""

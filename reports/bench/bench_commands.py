@@ -157,6 +157,38 @@ def overhead(
     )
 
 
+@app.command()
+@guarded
+def simulator(
+    rows: Annotated[str | None, typer.Option(help="Cases, comma-separated; default all.")] = None,
+    arrivals: Annotated[
+        Path | None, typer.Option(help="Lengths; default Azure's conversations in ENTROPIC_DATA.")
+    ] = None,
+    vidur: Annotated[Path | None, typer.Option(help="Checkout of Vidur, to run beside.")] = None,
+    vidur_python: Annotated[
+        Path | None, typer.Option(help="Its interpreter; default .venv in the checkout.")
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Few requests: a minute.")] = False,
+    repeats: Repeats = 5,
+    out: Out = OUT,
+    json: Json = False,
+) -> None:
+    """Time the simulator on its reference load: every row of the speed bar, a process each."""
+    from reports.bench import simulator as bench
+    from reports.bench.simulator_vidur import Vidur
+
+    peer = None if vidur is None else Vidur.at(vidur, vidur_python)
+    names = tuple(bench.ROWS) if rows is None else _names(rows)
+    lengths = bench.conversations() if arrivals is None else arrivals
+    measures = bench.run(lengths, names=names, repeats=repeats, quick=quick, vidur=peer, note=note)
+    kept = _append(measures, NO_MODEL, out, device=bench.device())
+    if json:
+        config = {"rows": names, "arrivals": str(lengths), "quick": quick, "repeats": repeats}
+        emit_json("bench simulator", seed=0, config=config, rows=[asdict(row) for row in kept])
+    else:
+        sys.stdout.write(bench.text(kept))
+
+
 @app.command(name="all")
 @guarded
 def everything(
@@ -214,15 +246,23 @@ def _finish(
         sys.stdout.write(tables(rows))
 
 
-def _append(measures: Iterable[Any], model: str | None, out: Path) -> list[Any]:
+def _append(
+    measures: Iterable[Any], model: str | None, out: Path, *, device: str | None = None
+) -> list[Any]:
     """Check the file first: minutes of timing must not end in a refusal."""
-    from backend.live import processor
-    from backend.models import DEFAULT_NAME
     from reports.bench.rows import Stamp, append, read, stamped
 
     if out.exists():
         read(out)
-    stamp = Stamp.now(device=processor(), model=Path(model or DEFAULT_NAME).name)
+    if device is None:
+        from backend.live import processor
+
+        device = processor()
+    if model is None:
+        from backend.models import DEFAULT_NAME
+
+        model = DEFAULT_NAME
+    stamp = Stamp.now(device=device, model=Path(model).name)
     rows = stamped(list(measures), stamp)
     append(out, rows)
     note(f"appended {len(rows)} rows to {out}")

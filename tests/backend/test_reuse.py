@@ -186,7 +186,7 @@ def test_the_least_attended_pages_go(informed: bool) -> None:  # noqa: FBT001
 
 def replace_row(row: Row) -> Row:
     """Return the prompt row that wrote all of the table."""
-    return replace(row, start=0, n_tokens=row.start + 1, evict=0)
+    return row._replace(start=0, n_tokens=row.start + 1, evict=0)
 
 
 def test_scores_follow_what_attention_does_now() -> None:

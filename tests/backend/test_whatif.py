@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import torch
 
 from backend.executor import LiveExecutor
@@ -37,7 +35,7 @@ def test_a_what_if_gives_what_a_sparse_step_would_have_given(tiny):
             asked = pruned_logits(prepared(tiny, start), [row], TABLE)[0]
             for lane, coverage in enumerate(COVERAGES):
                 executor = prepared(tiny, start)
-                sparse = replace(row, coverage=float(coverage))
+                sparse = row._replace(coverage=float(coverage))
                 step = prepare([sparse], TABLE, executor.cache, executor.pins, sparse=EVEN_IF_SHORT)
                 given = forward(tiny.model, executor.tokens_of([sparse]), [sparse], step)
                 torch.testing.assert_close(asked[lane], given[0], rtol=0.0, atol=1e-5)

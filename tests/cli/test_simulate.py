@@ -107,10 +107,11 @@ def test_recorded_arrivals_keep_their_times_until_a_rate_is_given(cli, inputs, t
     path = tmp_path / "arrivals.csv"
     rows = "\n".join(f"{2 * i},10,5" for i in range(5))
     path.write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}\n")
-    as_is = cli.json("simulate", *inputs, "--arrivals", path)
+    ours = (*inputs, "--arrivals", path, "--lengths", "trace")
+    as_is = cli.json("simulate", *ours)
     assert as_is["config"]["rate_per_s"] == pytest.approx(0.5)
     assert as_is["config"]["requests"] == 5
-    faster = cli.json("simulate", *inputs, "--arrivals", path, "--rate", 2)
+    faster = cli.json("simulate", *ours, "--rate", 2)
     assert faster["config"]["rate_per_s"] == pytest.approx(2.0)
     assert faster["metrics"]["ttft_s"]["mean"] > as_is["metrics"]["ttft_s"]["mean"]
 
@@ -119,3 +120,61 @@ def test_a_second_replica_shortens_waits_at_the_same_rate(cli, inputs):
     one = cli.json("simulate", *inputs, "--rate", 5)["metrics"]["ttft_s"]["mean"]
     two = cli.json("simulate", *inputs, "--rate", 5, "--replicas", 2)["metrics"]["ttft_s"]["mean"]
     assert two < one
+
+
+def test_recorded_lengths_are_used_where_the_arrivals_have_them(cli, inputs, tmp_path):
+    path = tmp_path / "arrivals.csv"
+    rows = "\n".join(f"{i},{20 + i},{3 + i}" for i in range(6))
+    path.write_text(f"arrived_at,num_prefill_tokens,num_decode_tokens\n{rows}\n")
+    found = cli.json("simulate", *inputs, "--arrivals", path)
+    assert found["config"]["lengths"] == "arrivals"
+    assert found["caveats"]["join_tokens"] == sum(3 + i for i in range(6))
+    dealt = cli.json("simulate", *inputs, "--arrivals", path, "--lengths", "trace")
+    assert dealt["config"]["lengths"] == "trace"
+    assert "join_tokens" not in dealt["caveats"]
+
+
+def test_every_mode_gives_the_same_metrics(cli, inputs):
+    found = [
+        cli.json("simulate", *inputs, "--rate", 4, "--mode", mode)["metrics"]
+        for mode in ("online", "steps", "macro")
+    ]
+    assert found[0] == found[1] == found[2]
+
+
+def test_several_seeds_give_means_with_intervals(cli, inputs):
+    one = cli.json("simulate", *inputs, "--seeds", 3)
+    assert one["config"]["seeds"] == 3
+    assert set(one["metrics"]["ttft_s"]["ci95"]) == {"mean", "p50", "p95", "p99"}
+    each = [cli.json("simulate", *inputs, "--seed", s)["metrics"] for s in range(3)]
+    mean = sum(metrics["cost_s"] for metrics in each) / 3
+    assert one["metrics"]["cost_s"]["mean"] == pytest.approx(mean)
+    assert "over seeds 0 to 2" in cli("simulate", *inputs, "--seeds", 3).stdout
+
+
+def test_a_run_is_written_for_the_viewer_the_log_and_the_page(cli, inputs, tmp_path):
+    trace, log, page = (tmp_path / name for name in ("run.json", "why.jsonl", "run.html"))
+    done = cli("simulate", *inputs, "--perfetto", trace, "--decisions", log, "--html", page)
+    assert done.exit_code == 0, done.output
+    assert json.loads(trace.read_text())["traceEvents"]
+    assert json.loads(log.read_text().splitlines()[0])["kind"] == "header"
+    assert "</html>" in page.read_text()
+
+
+@pytest.mark.parametrize("option", ["--perfetto", "--decisions", "--html"])
+def test_what_cannot_be_written_is_refused_before_the_run(cli, inputs, tmp_path, option):
+    done = cli("simulate", *inputs, option, tmp_path / "no" / "x.json")
+    assert done.exit_code == 2
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_topology_replaces_replicas(cli, inputs, tmp_path):
+    path = tmp_path / "cluster.json"
+    path.write_text(json.dumps({"groups": [{"name": "a", "count": 2}]}))
+    one = cli.json("simulate", *inputs, "--topology", path)
+    two = cli.json("simulate", *inputs, "--replicas", 2, "--rate", one["config"]["rate_per_s"])
+    assert one["metrics"] == two["metrics"]
+    path.write_text(json.dumps({"groups": [{"name": "a", "count": 0}]}))
+    done = cli("simulate", *inputs, "--topology", path)
+    assert done.exit_code == 2
+    assert "count" in done.stderr

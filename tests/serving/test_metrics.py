@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from controllers.serving.ledger import Ledger
-from controllers.serving.metrics import Metric, summarise
-from tests.serving.worlds import MS, STEP_LAW, request, world
+from controllers.serving.metrics import Metric, Spending, summarise, summarise_groups
+from tests.serving.worlds import MS, STEP_LAW, crowded, request, world
 
 
 def metrics(ledger: Ledger, **options: float) -> dict[str, Metric]:
@@ -114,17 +114,62 @@ def test_an_empty_run_has_none_where_nothing_was_measured() -> None:
         assert value == (0 if name in zero else None), name
 
 
-def test_a_ledger_without_token_rows_still_has_latencies() -> None:
-    ledger = Ledger(record_tokens=False)
-    ledger.submitted(0, 5, 1, 0)
-    give(ledger, 0, 0, 20 * MS, 3.0, 0.0)
-    ledger.ran(0, 10 * MS, 10 * MS, 0, 5, 2, 0, 0, 0, 0)
-    ledger.finished(0, 20 * MS, "stop")
-    ledger.check()
-    found = metrics(ledger)
-    assert found["ttft_s"]["mean"] == pytest.approx(0.02)
-    assert found["tau_nats"] is None
-    assert found["itl_s"] is None
+def test_the_warm_up_cuts_requests_that_came_before_and_steps_that_began_before() -> None:
+    found = metrics(small_ledger(), warmup_s=0.010)
+    assert found["submitted"] == 2
+    assert found["ttft_s"]["mean"] == pytest.approx(0.020)
+    assert found["cost_s"] == pytest.approx(0.040)
+    later = metrics(small_ledger(), warmup_s=0.025)
+    assert later["submitted"] == 0
+    assert later["ttft_s"] is later["tau_nats"] is later["itl_s"] is None
+    assert later["cost_s"] == pytest.approx(0.020)
+    assert later["throughput_tokens_per_s"] == 0.0
+
+
+def test_queue_batch_and_occupancy_by_hand() -> None:
+    found = metrics(small_ledger(), n_pages=8)
+    assert found["queue_s"]["mean"] == pytest.approx(0.010)
+    assert found["batch_mean"] == pytest.approx(0.75)
+    held = {"mean": 2.5, "p50": 2.0, "p95": 4.0, "max": 4.0}
+    assert found["kv_pages_held"] == pytest.approx(held)
+    assert found["kv_occupancy"] == pytest.approx({k: v / 8 for k, v in held.items()})
+    assert found["utilisation"] == pytest.approx(0.8)
+
+
+def test_money_and_energy_are_per_delivered_token() -> None:
+    spent = Spending(gpu_s=0.2, up_s=0.1, usd=3e-6, joules=80.0)
+    found = metrics(small_ledger(), spent=spent)
+    assert found["utilisation"] == pytest.approx(0.4)
+    assert found["tokens_per_gpu_s"] == pytest.approx(20.0)
+    assert found["usd_per_million_tokens"] == pytest.approx(0.75)
+    assert found["joules_per_token"] == pytest.approx(20.0)
+    with pytest.raises(ValueError, match="usd must be >= 0; got usd=-1"):
+        Spending(gpu_s=0.0, up_s=0.0, usd=-1.0)
+
+
+def test_groups_add_up_to_the_whole() -> None:
+    ledger = crowded()
+    tenant = {i: "abc"[i % 3] for i in ledger.row_of}
+    groups = summarise_groups(ledger, tenant, step_law=STEP_LAW, ttft_slo_s=0.5)
+    whole = metrics(ledger, ttft_slo_s=0.5, tenants=tenant)
+    assert list(groups) == ["a", "b", "c"]
+    sums = ("submitted", "completed", "unfinished", "preemptions", "tau_nats", "nll_nats")
+    for name in (*sums, "goodput_requests_per_s", "throughput_tokens_per_s"):
+        assert sum(group[name] for group in groups.values()) == pytest.approx(whole[name]), name
+    assert 0.0 < whole["jain_tenants"] <= 1.0
+
+
+def test_one_slow_tenant_lowers_the_index_over_tenants() -> None:
+    ledger = Ledger()
+    for i, seconds in enumerate((1, 1, 4)):
+        ledger.submitted(i, 5, 1, 0)
+        ledger.served(i, 0, None)
+        ledger.sampled(i, 10**9)
+        ledger.finished(i, seconds * 10**9, "stop")
+    ledger.ran(0, 0, 10**9, 0, 5, 2, 0, 0, 0, 0)
+    found = metrics(ledger, tenants={0: "x", 1: "x", 2: "y"})
+    assert found["jain_tenants"] == pytest.approx(1.25**2 / (2 * (1 + 1 / 16)))
+    assert metrics(ledger, tenants=dict.fromkeys(range(3), "x"))["jain_tenants"] == 1.0
 
 
 def test_the_ledger_notices_effects_before_causes() -> None:
@@ -144,3 +189,26 @@ def test_the_ledger_notices_a_lost_token() -> None:
 def test_a_request_finishes_once() -> None:
     with pytest.raises(ValueError, match="already finished; got request_id=1"):
         small_ledger().finished(1, 60 * MS, "stop")
+
+
+def test_a_warm_up_takes_its_share_of_the_time_a_server_is_up() -> None:
+    """Up from 0 to 50 ms, cut at 25 ms: two steps of 10 ms in the 25 ms that are left."""
+    spent = Spending(gpu_s=0.05, up_s=0.05)
+    assert metrics(small_ledger(), spent=spent)["utilisation"] == pytest.approx(0.8)
+    cut = metrics(small_ledger(), spent=spent, warmup_s=0.025)
+    assert cut["utilisation"] == pytest.approx(0.8)
+    assert cut["cost_s"] == pytest.approx(0.020)
+
+
+def test_a_lean_ledger_that_forgot_every_request_still_has_metrics() -> None:
+    ledger = crowded(record_tokens=False, record_steps=False)
+    assert ledger.trim(0) > 0
+    for name in ("unfinished", "submitted"):
+        assert metrics(ledger)[name] == len(ledger.requests)
+    empty = small_ledger()
+    empty.record_steps = False
+    empty.finished(2, 60 * MS, "stop")
+    empty.trim(0)
+    found = metrics(empty)
+    assert found["throughput_tokens_per_s"] is None
+    assert found["cost_s"] == pytest.approx(0.040)

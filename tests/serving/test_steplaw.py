@@ -33,6 +33,50 @@ def test_arrays_and_scalars_give_the_same_seconds() -> None:
     assert STEP_LAW.step_s(*columns).tolist() == [STEP_LAW.step_s(*step) for step in steps]
 
 
+OVERLAP = StepLaw.from_json({**STEP_LAW.to_json(), "prompt_overlap_s": 4e-3})
+
+
+def test_a_prompt_hides_the_overlap_and_no_decode_step_does() -> None:
+    assert OVERLAP.step_s(4, 1000, 0, 0) == STEP_LAW.step_s(4, 1000, 0, 0)
+    long = STEP_LAW.step_s(2, 90, 9000, 81_000_000)
+    assert OVERLAP.step_s(2, 90, 9000, 81_000_000) == pytest.approx(long - 4e-3)
+    assert OVERLAP.step_s(0, 0, 10, 100) == OVERLAP.floor_s
+
+
+def test_an_overlap_costs_the_same_in_arrays() -> None:
+    steps = [(0, 0, 0, 0), (4, 1000, 0, 0), (0, 0, 7, 49), (2, 90, 9000, 81_000_000)]
+    columns = [np.array(column) for column in zip(*steps, strict=True)]
+    assert OVERLAP.step_s(*columns).tolist() == [OVERLAP.step_s(*step) for step in steps]
+
+
+@given(
+    st.tuples(st.integers(0, 64), st.integers(0, 9999), st.integers(0, 4096)),
+    st.sampled_from([(1, 0, 0), (0, 1, 0), (0, 0, 1)]),
+)
+def test_a_law_with_an_overlap_never_falls(step: tuple[int, ...], more: tuple[int, ...]) -> None:
+    n, kv, prompt = step
+    above = (n + more[0], kv + more[1], prompt + more[2])
+    assert OVERLAP.step_s(*above, above[2] ** 2) >= OVERLAP.step_s(n, kv, prompt, prompt**2)
+
+
+def test_decode_rows_cost_more_beside_a_prompt_only() -> None:
+    mixed = {"per_mixed_decode_s": 1e-4, "per_mixed_kv_token_s": 1e-7}
+    law = StepLaw.from_json({**STEP_LAW.to_json(), **mixed})
+    assert law.step_s(4, 1000, 0, 0) == STEP_LAW.step_s(4, 1000, 0, 0)
+    assert law.step_s(0, 0, 90, 8100) == STEP_LAW.step_s(0, 0, 90, 8100)
+    more = law.step_s(4, 1000, 90, 8100) - STEP_LAW.step_s(4, 1000, 90, 8100)
+    assert more == pytest.approx(4 * 1e-4 + 1000 * 1e-7)
+    steps = [(4, 1000, 0, 0), (0, 0, 7, 49), (2, 90, 9000, 81_000_000)]
+    columns = [np.array(column) for column in zip(*steps, strict=True)]
+    assert law.step_s(*columns).tolist() == [law.step_s(*step) for step in steps]
+
+
+@pytest.mark.parametrize("changes", [{"prompt_overlap_s": 6e-3}, {"floor_s": 1e-3}])
+def test_an_overlap_needs_a_base_and_a_floor_above_it(changes: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match="prompt_overlap_s <= base_s <= floor_s"):
+        StepLaw.from_json({**OVERLAP.to_json(), **changes})
+
+
 @given(st.lists(st.integers(1, 50), min_size=1, max_size=6))
 def test_chunks_of_a_prompt_add_up_to_its_square(chunks: list[int]) -> None:
     starts = [sum(chunks[:i]) for i in range(len(chunks))]

@@ -8,6 +8,7 @@ import numpy as np
 
 from controllers.core import LoadSignal
 from controllers.presets import Preset, get_preset
+from controllers.serving.ledger import Ledger
 from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop
 from controllers.serving.messages import Plan
@@ -105,3 +106,15 @@ def world(
     loop = ServingLoop(limits(**changes), using, STEP_LAW, sink=sink, oracle=oracle)
     executor = FakeExecutor(seed=seed, stop_share=stop_share, law=using.temperature)
     return World(loop, executor, oracle=oracle)
+
+
+def crowded(**levels: bool) -> Ledger:
+    """Serve 40 requests of several lengths, some preempted, some cut off at the end."""
+    w = world(n_pages=12, max_seqs=3)
+    w.loop.ledger = Ledger(**levels)
+    for i in range(40):
+        w.submit(request(i, 5 + i % 9, 2 + i % 11))
+    w.run(80)
+    assert w.loop.has_work
+    assert sum(w.loop.ledger.requests["preemptions"]) > 0
+    return w.loop.ledger

@@ -8,6 +8,7 @@ from controllers.serving.messages import Plan, Row
 from controllers.serving.request import Request
 from controllers.steplaw import StepLaw
 from simulator import Residual, TraceExecutor, TraceModel
+from simulator.scripts import write_scripts
 from traces.store import Trace
 
 PROMPT = 40
@@ -134,18 +135,23 @@ def test_only_recordings_that_stopped_say_stop_at_the_users_limit(make, model: T
     assert 0 < model.ends_itself.sum() < len(model.ends_itself)
 
 
+def rows_of(model: TraceModel, index: int, n_tokens: int, *, seed: int) -> np.ndarray:
+    request = a_request(0, max_tokens=n_tokens)
+    return write_scripts(model, [request], [index], [n_tokens], seed=seed).rows
+
+
 def test_tokens_beyond_the_recording_come_in_recorded_blocks(model: TraceModel) -> None:
     recorded = model.recorded_tokens(2)
     first, stop = model.slices[2]
-    rows = model.rows(2, recorded + 50, np.random.default_rng(0))
+    rows = rows_of(model, 2, recorded + 50, seed=0)
     assert rows[:recorded].tolist() == list(range(first, stop))
     assert len(rows) == recorded + 50
     assert rows.min() >= first
     assert rows.max() < stop
     steps = np.diff(rows[recorded : recorded + 16])
     assert np.all(steps == 1)
-    again = model.rows(2, recorded + 50, np.random.default_rng(0))
-    other = model.rows(2, recorded + 50, np.random.default_rng(1))
+    again = rows_of(model, 2, recorded + 50, seed=0)
+    other = rows_of(model, 2, recorded + 50, seed=1)
     assert np.array_equal(rows, again)
     assert not np.array_equal(rows, other)
 

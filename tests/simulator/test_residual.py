@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from simulator import Residual
-from simulator.residual import counter_normal, response
+from simulator.residual import cosine, counter_normal, response
 from traces.schema import COVERAGES, PRUNED_NODES
 from traces.store import Trace
 from traces.synth import SyntheticShape, synthetic_trace
@@ -111,3 +111,10 @@ def test_bad_spreads_are_rejected() -> None:
         Residual(coverages=COVERAGES, sigma=zero - 1.0, std_nats=zero, bias_nats=zero, samples=1)
     with pytest.raises(ValueError, match="coverages"):
         Residual.none(COVERAGES[::-1])
+
+
+def test_the_cosine_of_a_turn_is_the_cosine() -> None:
+    turn = np.concatenate([np.linspace(0.0, 1.0, 4001), np.random.default_rng(0).random(20_000)])
+    assert np.abs(cosine(turn) - np.cos(2.0 * np.pi * turn)).max() < 7e-16
+    assert cosine(np.array([0.25, 0.75])).tolist() == [0.0, 0.0]
+    assert cosine(np.array([0.0, 0.5, 1.0])) == pytest.approx([1.0, -1.0, 1.0], abs=4e-16)

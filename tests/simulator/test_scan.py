@@ -10,8 +10,9 @@ import pytest
 from controllers.presets import PRESETS
 from controllers.serving.limits import EngineLimits
 from simulator import ClusterConfig, Residual, TraceModel, poisson_workload, run_workload
-from simulator.residual import counter_normal
-from simulator.scan import Job, Trajectory, scan
+from simulator.scan import Trajectory, scan
+from simulator.scripts import Scripts, write_scripts
+from simulator.workload import Workload
 from traces.store import Trace
 
 ROOMY = EngineLimits(max_seqs=8, token_budget=256, n_pages=400, max_context=512)
@@ -25,30 +26,33 @@ def test_a_scan_gives_every_token_of_a_served_ledger(
 ):
     preset = dataclasses.replace(PRESETS[name], sparse_min_context=50, quantum_tokens=None)
     config = ClusterConfig(
-        preset=preset, limits=limits, step_law=step_law, bytes_per_page_unit=4096
+        preset=preset,
+        limits=limits,
+        step_law=step_law,
+        bytes_per_page_unit=4096,
+        mode="online",
     )
     workload = poisson_workload(trace, rate_per_s=40.0, n_requests=12, seed=3)
     ledger = run_workload(model, residual, workload, config).ledger
     if limits is SCARCE:
         assert ledger.requests["preemptions"].sum() > 0
     tokens = {column: ledger.tokens[column] for column in ledger.tokens.columns}
-    jobs = []
-    for arrival in workload.arrivals:
-        request = arrival.request
-        length = min(model.recorded_tokens(arrival.trace_index), request.max_tokens)
-        jobs.append(
-            Job(
-                request=request,
-                rows=model.rows(arrival.trace_index, length, np.random.default_rng(0)),
-                normals=counter_normal(
-                    residual.seed, np.full(length, request.request_id), np.arange(length)
-                ),
-            )
-        )
-    for job, made in zip(jobs, scan(jobs, model, residual, preset), strict=True):
-        mine = tokens["request_id"] == job.request.request_id
-        preemptions = ledger.requests["preemptions"][ledger.row_of[job.request.request_id]]
+    found = scan(_scripts(model, workload), model, residual, preset)
+    for arrival, made in zip(workload.arrivals, found, strict=True):
+        mine = tokens["request_id"] == arrival.request.request_id
+        preemptions = ledger.requests["preemptions"][ledger.row_of[arrival.request.request_id]]
         _assert_equal(made, tokens, mine, preemptions)
+
+
+def _scripts(model: TraceModel, workload: Workload) -> Scripts:
+    arrivals = workload.arrivals
+    return write_scripts(
+        model,
+        [arrival.request for arrival in arrivals],
+        [arrival.trace_index for arrival in arrivals],
+        [arrival.output_tokens for arrival in arrivals],
+        seed=0,
+    )
 
 
 def _assert_equal(

@@ -9,7 +9,7 @@ from dataclasses import asdict, replace
 import pytest
 
 from controllers.steplaw import StepLaw
-from traces.profile import Profile, ProfileError, read_profile, write_profile
+from traces.profile import ADDED, Profile, ProfileError, read_profile, write_profile
 
 LAW = StepLaw(
     base_s=6e-3,
@@ -46,6 +46,19 @@ def test_a_profile_reads_back_equal_and_gives_its_law(tmp_path, profile):
     assert [p.name for p in tmp_path.iterdir()] == ["profile.json"]
 
 
+def test_a_profile_of_version_1_still_reads(tmp_path, profile):
+    path = tmp_path / "profile.json"
+    write_profile(path, profile)
+    document = {k: v for k, v in json.loads(path.read_text()).items() if k not in ADDED}
+    path.write_text(json.dumps(document | {"version": 1}))
+    old = read_profile(path)
+    assert old == profile
+    assert (old.kind, old.gpus, old.limits_estimated) == ("measured", 1, False)
+    path.write_text(json.dumps(document | {"version": 1, "gpus": 2}))
+    with pytest.raises(ProfileError, match="gpus: is not a profile field"):
+        read_profile(path)
+
+
 def test_values_outside_the_fitted_range_are_listed(profile):
     assert profile.outside(n_decode=16, kv_tokens_read=100) == {}
     assert profile.outside(n_decode=17, other=1) == {"n_decode": (1.0, 16.0)}
@@ -54,7 +67,8 @@ def test_values_outside_the_fitted_range_are_listed(profile):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"version": 2}, "version: must be 1; got 2"),
+        ({"version": 3}, "version: must be 1 or 2; got 3"),
+        ({"version": True}, "version: must be 1 or 2; got True"),
         ({"schema": "x"}, "schema: must be 'entropic-profile'; got 'x'"),
         ({"device": ""}, "device: must be a non-empty text; got ''"),
         ({"ranges": {"n_decode": [2, 1]}}, "ranges.n_decode: must be finite, low <= high"),
@@ -64,6 +78,16 @@ def test_values_outside_the_fitted_range_are_listed(profile):
         ({"fit_error": {"p95": math.nan}}, "fit_error.p95: must be finite and >= 0; got nan"),
         ({"limits": {"kv_pages": 0}}, "limits.kv_pages: must be an integer >= 1; got 0"),
         ({"colour": 1}, "colour: is not a profile field"),
+        ({"source": ""}, "source: must be a non-empty text; got ''"),
+        ({"kind": "guessed"}, "kind: must be one of measured, fitted, roofline; got 'guessed'"),
+        ({"usd_per_hour": -1}, "usd_per_hour: must be null or finite and >= 0; got -1"),
+        ({"watts": "many"}, "watts: must be null or finite and >= 0; got 'many'"),
+        ({"gpus": 0}, "gpus: must be an integer >= 1; got 0"),
+        ({"limits_estimated": 1}, "limits_estimated: must be true or false; got 1"),
+        (
+            {"kv_bytes_per_token": 1.5},
+            "kv_bytes_per_token: must be null or an integer >= 1; got 1.5",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, profile, changes, message):

@@ -1,0 +1,238 @@
+"""The command that simulates serving: ``entropic simulate``."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from simulator.caveats import caveat_json
+from simulator.commands import (
+    ArrivalsFile,
+    GpuName,
+    Json,
+    Lengths,
+    MaxSeqs,
+    ModelName,
+    ModeOption,
+    Pages,
+    ProfileFile,
+    Rate,
+    Replicas,
+    Requests,
+    Roofline,
+    RouterOption,
+    SloTpot,
+    SloTtft,
+    TargetNats,
+    TokenBudget,
+    Topology,
+    Tp,
+    TraceFile,
+    assemble,
+    device,
+    report,
+)
+from traces.console import emit_json, guarded, note, progress
+from traces.text import number, table
+
+if TYPE_CHECKING:
+    from controllers.preset import Preset
+    from controllers.serving.decisions import DecisionRow
+    from simulator.cluster_modes import Witnesses
+    from simulator.decisions import Kept
+    from simulator.scenario import Run, Scenario
+
+app = typer.Typer(no_args_is_help=True)
+
+
+@app.command()
+@guarded
+def simulate(
+    *,
+    trace: TraceFile = None,
+    preset: Annotated[str, typer.Option(help="Control preset.")] = "full",
+    rate: Rate = None,
+    requests: Requests = None,
+    seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Seeds, from --seed upwards; 2 or more: ci95.")] = 1,
+    replicas: Replicas = 1,
+    router: RouterOption = "round_robin",
+    topology: Topology = None,
+    arrivals: ArrivalsFile = None,
+    lengths: Lengths = None,
+    profile: ProfileFile = None,
+    model: ModelName = None,
+    gpu: GpuName = None,
+    tp: Tp = 1,
+    roofline: Roofline = False,
+    mode: ModeOption = "auto",
+    max_seqs: MaxSeqs = None,
+    token_budget: TokenBudget = None,
+    pages: Pages = None,
+    target_nats: TargetNats = 1.0,
+    slo_ttft: SloTtft = None,
+    slo_tpot: SloTpot = None,
+    ledger_out: Annotated[
+        Path | None, typer.Option(help="Write every row here (.parquet or .jsonl).")
+    ] = None,
+    perfetto: Annotated[
+        Path | None, typer.Option(help="Write a trace for the Perfetto viewer here (.json).")
+    ] = None,
+    decisions: Annotated[
+        Path | None, typer.Option(help="Write why each request ran or waited here (.jsonl[.gz]).")
+    ] = None,
+    html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
+    json: Json = False,
+) -> None:
+    """Replay the recorded trace through simulated servers under a preset."""
+    from controllers.core import require
+    from controllers.presets import get_preset
+    from simulator.decisions import kept_by
+
+    chosen = get_preset(preset)
+    require(seed >= 0, "seed must be >= 0", seed=seed)
+    require(seeds >= 1, "seeds must be >= 1", seeds=seeds)
+    _check_targets(ledger_out, perfetto, decisions, html)
+    scenario = assemble(
+        trace,
+        device(profile, model, gpu, tp, roofline=roofline),
+        arrivals,
+        rate=rate,
+        requests=requests,
+        replicas=replicas,
+        router=router,
+        max_seqs=max_seqs,
+        token_budget=token_budget,
+        pages=pages,
+        target_nats=target_nats,
+        slo_ttft=slo_ttft,
+        slo_tpot=slo_tpot,
+        lengths=lengths,
+        mode=mode,
+        topology=topology,
+        whole_trace=False,
+    )
+    asked = decisions is not None or (html is not None and mode == "online")
+    kept = kept_by(scenario, chosen, seed) if asked else None
+    with _decided(decisions, kept) as (told, rows):
+        done = _run(scenario, chosen, seed, told, quiet=json)
+    _write(scenario, done, ledger_out, perfetto, html, rows)
+    if decisions is not None:
+        note(f"wrote {decisions}")
+    others = [_run(scenario, chosen, seed + i, None, quiet=True) for i in range(1, seeds)]
+    if json:
+        config = {"preset": preset, "laws": chosen.fingerprints(), **scenario.to_json()}
+        notes = caveat_json(scenario, done.caveats)
+        metrics: dict[str, Any] = dict(done.metrics)
+        if others:
+            config["seeds"], metrics = seeds, _over_seeds([done, *others])
+        emit_json("simulate", seed=seed, config=config, metrics=metrics, caveats=notes)
+        return
+    sys.stdout.write(report(scenario, done))
+    if others:
+        sys.stdout.write("\n" + _seeds_table([done, *others]))
+
+
+def _run(
+    scenario: Scenario, preset: Preset, seed: int, told: Witnesses | None, *, quiet: bool
+) -> Run:
+    from simulator.scenario import run
+
+    if quiet:
+        return run(scenario, preset, seed, witnesses=told)
+    with progress("simulating") as update:
+        return run(scenario, preset, seed, progress=update, witnesses=told)
+
+
+def _check_targets(
+    ledger_out: Path | None, perfetto: Path | None, decisions: Path | None, html: Path | None
+) -> None:
+    """Raise where something cannot be written, before the run that would fill it."""
+    if ledger_out is not None:
+        from simulator.ledger_file import check_target
+
+        check_target(ledger_out)
+    if perfetto is not None:
+        from simulator.perfetto import check_perfetto_target
+
+        check_perfetto_target(perfetto)
+    if decisions is not None:
+        from simulator.decisions import check_decisions_target
+
+        check_decisions_target(decisions)
+    if html is not None:
+        from reports.simulation_page import check_page_target
+
+        check_page_target(html)
+
+
+@contextmanager
+def _decided(
+    path: Path | None, kept: Kept | None
+) -> Iterator[tuple[Witnesses | None, Sequence[DecisionRow]]]:
+    """Yield who is told the decisions, and where their rows will be; nobody without ``kept``.
+
+    A file is read back once it is written, so that a page shows what the file holds.
+    """
+    from simulator.decisions import collected, decision_file, read_decisions
+
+    rows: list[DecisionRow] = []
+    if path is not None:
+        with decision_file(path, kept=kept) as told:
+            yield told, rows
+        rows.extend(read_decisions(path))
+    elif kept is not None:
+        yield collected(rows, kept=kept), rows
+    else:
+        yield None, rows
+
+
+def _write(
+    scenario: Scenario,
+    done: Run,
+    ledger_out: Path | None,
+    perfetto: Path | None,
+    html: Path | None,
+    rows: Sequence[DecisionRow],
+) -> None:
+    if ledger_out is not None:
+        from simulator.ledger_file import write_ledger
+
+        write_ledger(ledger_out, done.result.ledger)
+        note(f"wrote {ledger_out}")
+    if perfetto is not None:
+        from simulator.perfetto import write_perfetto
+
+        write_perfetto(perfetto, done.result.ledgers, decisions=rows or None)
+        note(f"wrote {perfetto}")
+    if html is not None:
+        from reports.simulation_build import simulation_evidence
+        from reports.simulation_page import write_simulation_page
+
+        logs = {done.preset: rows} if rows else None
+        write_simulation_page(html, simulation_evidence(scenario, [done], decisions=logs))
+        note(f"wrote {html}")
+
+
+def _over_seeds(runs: Sequence[Run]) -> dict[str, Any]:
+    from simulator.analysis import across, flatten, nested
+
+    return nested(across([flatten(run.metrics) for run in runs]))
+
+
+def _seeds_table(runs: Sequence[Run]) -> str:
+    """Return the means over seeds with their 95 % half-widths."""
+    from simulator.analysis import across, flatten
+
+    rows = []
+    for name, found in across([flatten(run.metrics) for run in runs]).items():
+        if found is not None and (found.half or found.mean):
+            rows.append([name, number(found.mean, 4), number(found.half, 2)])
+    first, last = runs[0].seed, runs[-1].seed
+    header = ("metric", "mean", "± 95 %")
+    return f"over seeds {first} to {last}\n" + table(header, rows)

@@ -1,0 +1,48 @@
+"""From a scenario and a file of arrivals to what the simulations of a plan share."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from controllers.core import require
+from simulator.bootstrap import choose_blocks
+from simulator.plan_point import Setup
+from simulator.scenario import Scenario
+from traces.arrivals import Arrivals, first
+
+
+def prepare(
+    scenario: Scenario,
+    arrivals: Arrivals,
+    *,
+    requests: int | None = None,
+    rate: float | None = None,
+    block_s: float | None = None,
+    seed: int = 0,
+) -> Setup:
+    """Return the setup of a plan for ``arrivals`` (their first ``requests``), at ``rate``.
+
+    ``ValueError`` where the arrivals have no lengths or no span to resample. Prompts that begin
+    alike are not shared: a resampled hour repeats requests, and their hits would be made up.
+    """
+    if arrivals.output_tokens is None or arrivals.prompt_tokens is None:
+        raise ValueError(f"a plan needs arrivals with lengths; {arrivals.source} has none")
+    if requests is not None:
+        require(requests >= 2, "requests must be >= 2", requests=requests)
+        arrivals = first(arrivals, requests)
+    if not math.isfinite(arrivals.rate_per_s):
+        raise ValueError(
+            f"a plan needs arrivals that span time: {arrivals.source} has {len(arrivals)} "
+            "arrival(s), all at the same instant"
+        )
+    blocks = choose_blocks(arrivals, block_s=block_s)
+    ready = replace(
+        scenario,
+        arrivals=arrivals,
+        lengths="arrivals",
+        n_requests=len(arrivals),
+        rate_per_s=arrivals.rate_per_s if rate is None else rate,
+        record=False,
+        share_prefixes=False,
+    )
+    return Setup(scenario=ready, arrivals=arrivals, blocks=blocks, seed=seed)
