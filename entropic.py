@@ -32,6 +32,7 @@ def _mount() -> None:
     from reports.soak.commands import app as soaked
     from reports.sweep_commands import app as swept
     from reports.theory_commands import app as theory
+    from reports.validation.commands import app as validated
     from reports.variance_commands import app as steadied
     from reports.verify.commands import app as verified
     from simulator.failure_commands import app as failing
@@ -46,6 +47,7 @@ def _mount() -> None:
         planned,
         swept,
         failing,
+        validated,
         *live_parts,
         parity,
         *studies,

@@ -23,7 +23,7 @@ from simulator.commands import (
     assemble,
     device,
 )
-from traces.console import FAILED, emit_json, guarded, note
+from traces.console import FAILED, check_target, emit_json, guarded, note
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -84,7 +84,7 @@ def plan(
     from simulator.plan import make_plan
     from simulator.plan_cost import Price
     from simulator.plan_pool import Pool
-    from simulator.plan_setup import prepare
+    from simulator.plan_setup import prepare, require_span
     from simulator.plan_store import Store
     from simulator.slo import parse_slo
     from traces.arrivals import read_arrivals
@@ -97,6 +97,7 @@ def plan(
     check_target("--out", out)
     check_target("--html", html)
     traffic = read_arrivals(arrivals)
+    require_span(traffic)
     if html is not None:
         from reports.simulation_page import check_page_target
 

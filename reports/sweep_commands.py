@@ -24,7 +24,7 @@ from simulator.commands import (
     assemble,
     device,
 )
-from traces.console import emit_json, guarded, note
+from traces.console import check_target, emit_json, guarded, note
 from traces.text import number, table
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def sweep(
     from controllers.core import require
     from simulator.plan_cost import Price
     from simulator.plan_pool import Pool
-    from simulator.plan_setup import prepare
+    from simulator.plan_setup import prepare, require_span
     from simulator.plan_store import Store
     from simulator.sweep import sweep as run_grid
     from traces.arrivals import read_arrivals
@@ -87,6 +87,7 @@ def sweep(
     names = [part.strip() for part in presets.split(",") if part.strip()]
     loads, counts = numbers("rates", rates), [int(n) for n in numbers("replicas", replicas)]
     traffic = read_arrivals(arrivals)
+    require_span(traffic)
     scenario = assemble(
         trace,
         device(profile, model, gpu, tp, roofline=roofline),

@@ -103,9 +103,7 @@ class ServerFactory:
         made = self._made(number, limits, step_law, ledger)
         return LateServer(self.env, made) if limits.plans_ahead else made
 
-    def _made(
-        self, number: int, limits: EngineLimits, step_law: StepLaw, ledger: Ledger
-    ) -> Server:
+    def _made(self, number: int, limits: EngineLimits, step_law: StepLaw, ledger: Ledger) -> Server:
         if self.mode == "online":
             return self._online(number, limits, step_law, ledger)
         assert self.trajectories is not None, "array replicas need trajectories"

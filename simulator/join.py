@@ -118,7 +118,7 @@ def joined_workload(
     require(nearest >= 1, "nearest must be >= 1", nearest=nearest)
     prompts, outputs, caps, cut = _fitted(arrivals, asking.max_tokens, max_total)
     if room is not None:
-        _require_room(arrivals, prompts, np.minimum(outputs, caps), room)
+        _require_room(arrivals, asking.max_tokens, room)
         caps = np.minimum(caps, room - prompts)
     rng = stream(seed, JOIN)
     recordings = Recordings.of(trace, rng)
@@ -251,10 +251,10 @@ def cancellations(times_ns: np.ndarray, asking: Asking, seed: int) -> np.ndarray
     return np.where(leaves, times_ns + np.rint(patience_ns).astype(np.int64), NONE)
 
 
-def _require_room(
-    arrivals: Arrivals, prompts: np.ndarray, outputs: np.ndarray, room: int
-) -> None:
-    """Raise for requests that the whole KV pool cannot hold."""
+def _require_room(arrivals: Arrivals, max_tokens: int | None, room: int) -> None:
+    """Raise for requests that the whole KV pool cannot hold, as they were before any cut."""
+    prompts, outputs, _, _ = _fitted(arrivals, max_tokens, None)
+    outputs = outputs if max_tokens is None else np.minimum(outputs, max_tokens)
     needed = prompts + outputs
     too_long = int((needed > room).sum())
     if too_long:

@@ -25,7 +25,8 @@ class Price:
     def __post_init__(self) -> None:
         require(self.gpus >= 1, "gpus must be >= 1", gpus=self.gpus)
         usd = self.usd_per_gpu_hour
-        require(usd is None or 0.0 < usd < float("inf"), "usd_per_hour must be > 0", usd_per_hour=usd)
+        paid = usd is None or 0.0 < usd < float("inf")
+        require(paid, "usd_per_hour must be > 0", usd_per_hour=usd)
 
 
 def priced(one: Figures, replicas: int, price: Price) -> dict[str, float | None]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import cached_property
 
@@ -107,8 +107,8 @@ def simulate_point(setup: Setup, point: Point, trajectories: Trajectories | None
     return figures(run(setup.scenario_of(point), preset, seed, trajectories=trajectories))
 
 
-def simulate_alike(setup: Setup, points: Sequence[Point]) -> list[Figures]:
-    """Return the figures of points of one preset and one draw, whose laws are scanned once."""
+def simulate_alike(setup: Setup, points: Sequence[Point]) -> Iterator[Figures]:
+    """Yield the figures of points of one preset and one draw, whose laws are scanned once."""
     preset, draw = points[0].preset, points[0].draw
     alike = all((point.preset, point.draw) == (preset, draw) for point in points)
     require(alike, "points must be of one preset and draw", points=points)
@@ -116,4 +116,5 @@ def simulate_alike(setup: Setup, points: Sequence[Point]) -> list[Figures]:
     if len(points) > 1:
         scenario = setup.scenario_of(points[0])
         trajectories = trajectories_of(scenario, get_preset(preset), setup.run_seed(draw))
-    return [simulate_point(setup, point, trajectories) for point in points]
+    for point in points:
+        yield simulate_point(setup, point, trajectories)

@@ -61,7 +61,11 @@ class Pool:
             return iter(())
         batches = self._batches(points)
         if not self._cluster and min(self._jobs, len(batches)) == 1:
-            return (answer for batch in batches for answer in _answers(self._setup, batch))
+            return (
+                answer
+                for batch in batches
+                for answer in zip(batch, simulate_alike(self._setup, batch), strict=True)
+            )
         return self._parallel(batches)
 
     def _batches(self, points: list[Point]) -> list[list[Point]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import replace
 
 from controllers.core import require
@@ -30,11 +31,7 @@ def prepare(
     if requests is not None:
         require(requests >= 2, "requests must be >= 2", requests=requests)
         arrivals = first(arrivals, requests)
-    if not math.isfinite(arrivals.rate_per_s):
-        raise ValueError(
-            f"a plan needs arrivals that span time: {arrivals.source} has {len(arrivals)} "
-            "arrival(s), all at the same instant"
-        )
+    require_span(arrivals)
     blocks = choose_blocks(arrivals, block_s=block_s)
     ready = replace(
         scenario,
@@ -46,3 +43,12 @@ def prepare(
         share_prefixes=False,
     )
     return Setup(scenario=ready, arrivals=arrivals, blocks=blocks, seed=seed)
+
+
+def require_span(arrivals: Arrivals) -> None:
+    """Raise ``ValueError`` for arrivals that have no rate: one alone, or all at once."""
+    if not math.isfinite(arrivals.rate_per_s):
+        raise ValueError(
+            f"arrivals must span time; {arrivals.source} has {len(arrivals)} "
+            "arrival(s), all at the same instant"
+        )

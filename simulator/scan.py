@@ -86,20 +86,26 @@ def scan(
     )
     pruned = coverage_pass(lanes, model, residual, preset)
     commands = temperature_pass(lanes, pruned, model, preset)
-    back = ragged.by_lane()
-    tokens = {
-        "coverage": pruned.coverage.take(back),
-        "share": pruned.share.take(back),
-        "probe": pruned.probe.take(back),
-        "command": commands.take(back),
-        "h_cal": pruned.h_cal.take(back),
-        "rows": lanes.rows.take(back),
+    parts = {
+        "coverage": pruned.coverage,
+        "share": pruned.share,
+        "probe": pruned.probe,
+        "command": commands,
+        "h_cal": pruned.h_cal,
+        "rows": lanes.rows,
+        "factor": pruned.factor,
     }
-    factor = None if pruned.factor is None else pruned.factor.take(back)
     lengths, stops = scripts.lengths[order], scripts.stops[order]
     greedy = np.repeat(lanes.greedy, lengths) if lanes.greedy.any() else None
-    del lanes, ragged, pruned, commands, back
-    tokens["h_applied"], tokens["surprisal"] = outcome_pass(tokens, factor, greedy, model)
+    back = ragged.by_lane()
+    del lanes, ragged, pruned, commands  # each column goes when it is placed
+    tokens: dict[str, np.ndarray] = {}
+    for name in tuple(parts):
+        values = parts.pop(name)
+        if values is not None:
+            tokens[name] = values.take(back)
+    del back, values
+    tokens["h_applied"], tokens["surprisal"] = outcome_pass(tokens, greedy, model)
     found = _cut(tokens, lengths, stops)
     lane_of = np.argsort(order)
     return [found[lane] for lane in lane_of.tolist()]

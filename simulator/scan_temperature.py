@@ -108,18 +108,15 @@ class _Pass:
 
 
 def outcome_pass(
-    tokens: Mapping[str, np.ndarray],
-    factor: np.ndarray | None,
-    greedy: np.ndarray | None,
-    model: TraceModel,
+    tokens: Mapping[str, np.ndarray], greedy: np.ndarray | None, model: TraceModel
 ) -> tuple[np.ndarray, np.ndarray]:
     """Return H at the applied T and expected NLL at T = 1, float32 ``[total]``.
 
-    ``tokens`` are ``rows``, ``command`` and ``h_cal`` in any order; quickest where neighbours have
-    neighbouring rows. A greedy token (None: no one is), whose argmax has no T, has H at T_cal and
-    the NLL of the lowest node.
+    ``tokens`` are ``rows``, ``command``, ``h_cal`` and, where pruning moves H, ``factor``, in any
+    order; quickest where neighbours have neighbouring rows. A greedy token (None: no one is), whose
+    argmax has no T, has H at T_cal and the NLL of the lowest node.
     """
-    curves, total = model.curves, len(tokens["rows"])
+    curves, total, factor = model.curves, len(tokens["rows"]), tokens.get("factor")
     h_applied, surprisal = np.empty(total, F32), np.empty(total, F32)
     for piece in pieces(total, PIECE):
         x = tokens["command"][piece]

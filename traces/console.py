@@ -40,6 +40,16 @@ def guarded(command: Callable[P, R]) -> Callable[P, R]:
     return run
 
 
+def check_target(option: str, path: Path | None) -> None:
+    """Raise where an output file cannot be written, before the work that would fill it."""
+    if path is None:
+        return
+    if path.is_dir():
+        raise ValueError(f"{option} must name a file, not a folder; got {path}")
+    if not path.absolute().parent.is_dir():
+        raise ValueError(f"{option} must lie in an existing folder; got {path}")
+
+
 def emit_json(command: str, *, seed: int | None, config: dict[str, Any], **payload: Any) -> None:
     """Print one JSON object: command, version, seed, config, and ``metrics`` or ``rows``."""
     version = importlib.metadata.version("entropic-time")

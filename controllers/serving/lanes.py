@@ -66,7 +66,7 @@ class LaneBank:
     def _put_back(self) -> None:
         if self._out is not None:
             self._state = put_lanes(self._state, self._index(self._together), self._out)
-            self._out = None
+            self._out, self._together = None, ()
 
     def _index(self, request_ids: Sequence[int]) -> np.ndarray:
         return np.array([self._lane_of[request_id] for request_id in request_ids])

@@ -42,10 +42,10 @@ class Watchdog:
         its pages most often.
         """
         if n_rows and gives_token:
-            self._barren = self._fruitless = 0
+            self._start_anew()
             return
         if len(unfinished) == 0:
-            self._barren = self._fruitless = 0
+            self._start_anew()
             return
         self._barren = 0 if n_rows else self._barren + 1
         present = (len(unfinished), next(reversed(unfinished)).request.request_id)
@@ -63,3 +63,7 @@ class Watchdog:
                 f"request {worst.request.request_id} lost its pages {worst.preemptions} times: "
                 f"{self._fruitless} plans in a row gave no token"
             )
+
+    def _start_anew(self) -> None:
+        self._barren = self._fruitless = 0
+        self._present = (0, -1)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 import json
 from pathlib import Path
 
@@ -65,14 +66,15 @@ def test_parallel_serial_and_resumed_plans_are_the_same_bytes(cli, asked, tmp_pa
 
     simulated = []
 
-    def dies(setup, point):
-        if len(simulated) == 7:
-            raise KeyboardInterrupt
-        simulated.append(point)
-        return run_point(setup, point)
+    def counted(setup, batch, dies_at=None):
+        for found in run_batch(setup, batch):
+            if len(simulated) == dies_at:
+                raise KeyboardInterrupt
+            simulated.append(found)
+            yield found
 
-    run_point = plan_pool.simulate_point
-    monkeypatch.setattr(plan_pool, "simulate_point", dies)
+    run_batch = plan_pool.simulate_alike
+    monkeypatch.setattr(plan_pool, "simulate_alike", functools.partial(counted, dies_at=7))
     assert cli(*asked, "--out", out[2]).exit_code != 0
     assert not out[2].exists()
     kept = tmp_path / "killed.json.runs.jsonl"
@@ -82,9 +84,7 @@ def test_parallel_serial_and_resumed_plans_are_the_same_bytes(cli, asked, tmp_pa
 
     before = len((tmp_path / "serial.json.runs.jsonl").read_text().splitlines())
     simulated.clear()
-    monkeypatch.setattr(
-        plan_pool, "simulate_point", lambda s, p: simulated.append(p) or run_point(s, p)
-    )
+    monkeypatch.setattr(plan_pool, "simulate_alike", counted)
     assert cli(*asked, "--out", out[2]).exit_code == 0
     assert out[2].read_bytes() == out[0].read_bytes()
     assert len(simulated) == before - 7
@@ -152,3 +152,36 @@ def test_a_plan_document_is_strict_json_with_every_caveat(cli, asked, tmp_path):
     text = "\n".join(found["notes"])
     for words in ("resampled in blocks", "is not the planned model", "bootstrapped from it"):
         assert words in text
+
+
+def test_outputs_that_cannot_be_written_are_refused_before_any_run(cli, asked, tmp_path):
+    (tmp_path / "folder.html").mkdir()
+    for option, target, words in (
+        ("--out", tmp_path, "must name a file, not a folder"),
+        ("--html", tmp_path / "folder.html", "must name a file, not a folder"),
+        ("--out", tmp_path / "none" / "plan.json", "must lie in an existing folder"),
+    ):
+        done = cli(*asked, option, target)
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        for said in (option, words, str(target)):
+            assert said in line
+
+
+def test_arrivals_without_span_or_longer_than_the_pool_are_refused(cli, inputs, tmp_path):
+    head = "arrived_at,num_prefill_tokens,num_decode_tokens\n"
+    at_once, long = tmp_path / "once.csv", tmp_path / "long.csv"
+    at_once.write_text(head + "0.0,10,5\n" * 4)
+    long.write_text(head + "0.0,10,5\n1.0,9000000,5\n2.0,10,5\n")
+    for path, words in ((at_once, "the same instant"), (long, "prompt 9000000")):
+        done = cli("plan", *inputs, "--arrivals", path, "--jobs", 1, "--slo", SLO)
+        assert done.exit_code == 2
+        (line,) = done.stderr.splitlines()
+        for said in (words, path.name):
+            assert said in line
+
+
+def test_a_refused_price_is_named(cli, asked):
+    done = cli(*asked, "--usd-per-hour", -1)
+    assert done.exit_code == 2
+    assert "usd_per_hour=-1" in done.stderr

@@ -181,3 +181,15 @@ def test_arrivals_without_lengths_cannot_be_joined(trace):
     bare = Arrivals(times_s=np.zeros(1), prompt_tokens=None, output_tokens=None, source="bare")
     with pytest.raises(ValueError, match="a join needs lengths; got bare"):
         joined_workload(trace, bare, seed=0)
+
+
+def test_a_request_longer_than_the_whole_pool_is_refused_with_its_lengths(trace):
+    source = arrivals(longest=200)
+    needed = source.prompt_tokens + source.output_tokens
+    at = int(needed.argmax())
+    with pytest.raises(ValueError, match=r"longer than the KV pool, 100 tokens") as refused:
+        joined_workload(trace, source, seed=1, room=100)
+    assert f"request {at}: prompt {source.prompt_tokens[at]}" in str(refused.value)
+    made = joined_workload(trace, source, seed=1, room=int(needed.max()))
+    assert ((made.column("prompt_tokens") + made.column("max_tokens")) <= needed.max()).all()
+    assert made.caveats["join_requests_cut"] == 0

@@ -116,11 +116,11 @@ def test_points_of_a_plan_share_scans_and_answer_the_same(scenario, scans) -> No
     )
     setup = prepare(scenario, arrivals, seed=1)
     points = [Point("full", n, rate, 1) for n in (1, 2) for rate in (2.0, 8.0)]
-    alike = simulate_alike(setup, points)
+    alike = list(simulate_alike(setup, points))
     assert scans == [40]
     assert alike == [simulate_point(setup, point) for point in points]
     with pytest.raises(ValueError, match="one preset and draw"):
-        simulate_alike(setup, [points[0], replace(points[0], draw=2)])
+        list(simulate_alike(setup, [points[0], replace(points[0], draw=2)]))
 
 
 def test_kept_trajectories_outlive_their_run(scenario) -> None:
