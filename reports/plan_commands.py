@@ -23,7 +23,7 @@ from simulator.commands import (
     assemble,
     device,
 )
-from traces.console import FAILED, check_target, emit_json, guarded, note
+from traces.console import BAD_INPUT, check_target, emit_json, guarded, note
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -148,7 +148,7 @@ def plan(
     why = refusal(found)
     if why is not None:
         note(f"error: {why}")
-        raise typer.Exit(FAILED)
+        raise typer.Exit(BAD_INPUT)
 
 
 class Ticker:

@@ -101,9 +101,9 @@ def test_another_seed_is_another_plan(cli, asked):
     assert one["rows"] != other["rows"]
 
 
-def test_a_level_that_cannot_be_met_exits_1_with_clause_and_distance(cli, asked):
+def test_a_level_that_cannot_be_met_exits_2_with_clause_and_distance(cli, asked):
     done = cli(*asked[:-1], "ttft_p99<3s,e2e_mean<1ms", "--replicas-max", 2)
-    assert done.exit_code == 1
+    assert done.exit_code == 2
     last = done.stderr.splitlines()[-1]
     for words in ("cannot be met with 2 replica(s)", "e2e_mean<1ms", "% outside"):
         assert words in last
