@@ -14,8 +14,9 @@ from kernels.skinny_linear import native
 class FusedLinear:
     """Outputs of layers side by side, over one packed weight of which theirs become views.
 
-    The layers go on working alone. Once one of them is given another weight (moved to a dtype or
-    device), ``holds`` is false and the fused product must not be used.
+    ``packed`` and ``bias`` are the joined ones. The layers go on working alone. Once one of them is
+    given another weight (moved to a dtype or device), ``holds`` is false and the fused product must
+    not be used.
     """
 
     def __init__(self, layers: Sequence[PackedLinear]) -> None:
@@ -24,14 +25,14 @@ class FusedLinear:
         assert all(part is not None for part in parts)
         self._layers = tuple(layers)
         self._parts: list[Blocks] = [part for part in parts if part is not None]
-        self._packed = torch.cat([part.packed for part in self._parts])
+        self.packed = torch.cat([part.packed for part in self._parts])
         self.widths = tuple(layer.out_features for layer in layers)
         first = 0
         for part in self._parts:
-            part.packed = self._packed[first : first + len(part.packed)]
+            part.packed = self.packed[first : first + len(part.packed)]
             first += len(part.packed)
         biases = [layer.bias for layer in layers]
-        self._bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
+        self.bias = None if biases[0] is None else torch.cat([b for b in biases if b is not None])
 
     @staticmethod
     def possible(layers: Sequence[nn.Module]) -> bool:
@@ -52,4 +53,4 @@ class FusedLinear:
 
     def __call__(self, x: Tensor) -> Tensor:
         """Return every layer's output side by side, ``[..., sum of widths]``."""
-        return native.linear(x, self._packed, sum(self.widths), self._bias)
+        return native.linear(x, self.packed, sum(self.widths), self.bias)

@@ -39,8 +39,8 @@ class LeanAttention(nn.Module):
         self.layer_idx: Any = module.layer_idx
         self.scaling, self.head_dim = scaling, dim
         layers = [module.get_submodule(name) for name in INPUTS]
-        self._inputs = FusedLinear([x for x in layers if isinstance(x, PackedLinear)])
-        self._heads = [width // dim for width in self._inputs.widths]
+        self.inputs = FusedLinear([x for x in layers if isinstance(x, PackedLinear)])
+        self.heads = [width // dim for width in self.inputs.widths]
 
     def forward(
         self,
@@ -51,15 +51,15 @@ class LeanAttention(nn.Module):
     ) -> tuple[Tensor, Tensor | None]:
         """Attend ``[1, N, d]`` at the angles ``[1, N, D]``; keywords go on to attention."""
         n, dim = hidden_states.shape[1], self.head_dim
-        if self._inputs.holds:
-            projected = self._inputs(hidden_states)
+        if self.inputs.holds:
+            projected = self.inputs(hidden_states)
         else:
             projected = torch.cat([self._modules[name](hidden_states) for name in INPUTS], dim=-1)  # type: ignore[misc]  # modules are callable
-        q, k, v = self._heads
+        q, k, v = self.heads
         heads = projected.view(n, q + k + v, dim)
         cos, sin = position_embeddings
         rotary.rotate(heads, cos[0], sin[0], q + k)
-        parts = heads.transpose(0, 1)[None].split(self._heads, dim=1)
+        parts = heads.transpose(0, 1)[None].split(self.heads, dim=1)
         attend = AttentionInterface()[self.config._attn_implementation]
         out, weights = attend(self, *parts, attention_mask, scaling=self.scaling, **kwargs)
         return self.get_submodule(OUTPUT)(out.reshape(1, n, -1)), weights
@@ -81,8 +81,13 @@ def lean_attention(model: nn.Module) -> int:
     return swapped
 
 
+def hooked(module: nn.Module) -> bool:
+    """Whether somebody listens to a module."""
+    return any((module._forward_hooks, module._forward_pre_hooks, module._backward_hooks))
+
+
 @dataclass(slots=True)
-class _Seen:
+class Seen:
     """What attention was asked by a module under test."""
 
     tensors: list[Tensor] = field(default_factory=list)
@@ -92,7 +97,7 @@ class _Seen:
 def _probe(
     module: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, **kwargs: Any
 ) -> tuple[Tensor, None]:
-    seen: _Seen = kwargs.pop("seen")
+    seen: Seen = kwargs.pop("seen")
     seen.tensors = [query.clone(), key.clone(), value.clone()]
     seen.asked = kwargs
     return query.transpose(1, 2), None
@@ -105,8 +110,7 @@ AttentionInterface.register(PROBE, _probe)
 def _twin(module: nn.Module, generator: torch.Generator) -> LeanAttention | None:
     """Return a twin that computes what ``module`` does; None if there is none."""
     parts, config = module._modules, getattr(module, "config", None)
-    hooks = (module._forward_hooks, module._forward_pre_hooks, module._backward_hooks)
-    if set(parts) != {*INPUTS, OUTPUT} or config is None or any(hooks) or module.training:
+    if set(parts) != {*INPUTS, OUTPUT} or config is None or hooked(module) or module.training:
         return None
     layers = [module.get_submodule(name) for name in INPUTS]
     dim = getattr(module, "head_dim", None)
@@ -117,7 +121,7 @@ def _twin(module: nn.Module, generator: torch.Generator) -> LeanAttention | None
     width = int(layers[0].in_features)  # type: ignore[arg-type]
     x = torch.randn(1, ROWS, width, generator=generator)
     angles = torch.rand(1, ROWS, dim // 2, generator=generator).repeat(1, 1, 2) * 6.0
-    with _probing(config):
+    with probing(config):
         expected, wanted = _ask(module, x, angles)
         if wanted is None or set(wanted.asked) - ALLOWED or wanted.asked.get("dropout", 0.0) != 0.0:
             return None
@@ -126,10 +130,10 @@ def _twin(module: nn.Module, generator: torch.Generator) -> LeanAttention | None
     if expected is None or made is None or got is None:
         return None
     pairs = zip([expected, *wanted.tensors], [made, *got.tensors], strict=True)
-    return twin if all(_close(a, b) for a, b in pairs) else None
+    return twin if all(close(a, b) for a, b in pairs) else None
 
 
-class _probing:  # noqa: N801 - reads as a verb: with _probing(config)
+class probing:  # noqa: N801 - reads as a verb: with probing(config)
     """Let a configuration name the probe as its attention, for a while."""
 
     def __init__(self, config: Any) -> None:
@@ -142,9 +146,9 @@ class _probing:  # noqa: N801 - reads as a verb: with _probing(config)
         self._config._attn_implementation = self._own
 
 
-def _ask(module: nn.Module, x: Tensor, angles: Tensor) -> tuple[Tensor | None, _Seen | None]:
+def _ask(module: nn.Module, x: Tensor, angles: Tensor) -> tuple[Tensor | None, Seen | None]:
     """Return a module's output over the probe, and what the probe saw; None if it refused."""
-    seen = _Seen()
+    seen = Seen()
     try:
         out = module(
             x.clone(),
@@ -157,7 +161,8 @@ def _ask(module: nn.Module, x: Tensor, angles: Tensor) -> tuple[Tensor | None, _
     return (out[0], seen) if seen.tensors else (None, None)
 
 
-def _close(expected: Tensor, made: Tensor) -> bool:
+def close(expected: Tensor, made: Tensor) -> bool:
+    """Whether no number is off by more than rounding of the greatest of its row."""
     if expected.shape != made.shape or expected.dtype is not made.dtype:
         return False
     greatest = expected.abs().amax(-1, keepdim=True)

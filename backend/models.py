@@ -195,6 +195,7 @@ def load(
 
     from backend.architecture import inspect_config
     from backend.attention import ATTENTION
+    from backend.layer import lean_layers
 
     transformers_logging.disable_progress_bar()
     place = str(fetch_default()) if model is None else model
@@ -218,6 +219,7 @@ def load(
         prepare_for_cpu(network)
         lean(network)
         lean_attention(network)
+        lean_layers(network)
     return _describe(network, tokenizer, shape, name, digest)
 
 

@@ -13,6 +13,7 @@ import torch
 from backend.engine import Engine, Generation
 from backend.errors import Abandoned, Closed, EngineFault, Overloaded, afresh
 from backend.params import Output
+from backend.teams import release_team
 from backend.ticket import Ticket
 from controllers.serving.ledger import CANCELLED
 from controllers.serving.messages import Plan, Result
@@ -35,6 +36,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._last: tuple[Plan, Result] | None = None
         engine.on_step = self._note
+        release_team()  # of the thread that loaded the model, which steps no more
 
     def submit(self, tickets: Sequence[Ticket]) -> None:
         """Queue requests, all or none, in order.
@@ -51,6 +53,7 @@ class Worker:
                 raise Overloaded(f"queue is full: at most {self._most} requests; got {held}")
             self._tickets |= {ticket.request.request_id: ticket for ticket in tickets}
             if self._thread is None:
+                release_team()
                 self._thread = threading.Thread(target=self._run, name="entropic", daemon=True)
                 self._thread.start()
         self._inbox.put(lambda: self._admit(tickets))
@@ -66,6 +69,14 @@ class Worker:
     def disable_all(self) -> None:
         """Return every request, now and later, to baseline control."""
         self._inbox.put(self._engine.disable_all)
+
+    def between_steps(self, command: Callable[[Engine], object]) -> None:
+        """Run ``command`` on the engine before its next step, after what was posted earlier."""
+
+        def run() -> None:
+            command(self._engine)
+
+        self._inbox.put(run)
 
     def stop(self) -> None:
         """Cut off what still runs and end the thread; again is harmless.

@@ -1,5 +1,5 @@
 // y = u g / (1 + exp(-g)), number by number; see naive.py.
-#include "../native/vectors.h"
+#include "../native/small.h"
 
 constexpr int64_t ALONE = 1 << 14;  // numbers below which threads cost more than they give
 
@@ -9,12 +9,6 @@ struct Call {
     int64_t rows, d, stride;
     int32_t threads;
 };
-
-// exp is capped where it would overflow: there y is about 1e-36 u instead of even less.
-static inline vf gated(vf g, vf u) {
-    const vf e = vexp(g < -87.0f ? (vf{} + 87.0f) : -g);
-    return g * u / (e + 1.0f);
-}
 
 static void row(const float* gate, const float* up, float* y, int64_t d) {
     int64_t i = 0;

@@ -12,7 +12,9 @@ from kernels.native.library import INT32, INT64, POINTER, address, library, nati
 from kernels.page_stats import Bounds, PageStats
 
 
-class _Call(ctypes.Structure):
+class Call(ctypes.Structure):
+    """One layer's tokens to store, as ``kernels/native/pages.h`` lays it out."""
+
     _fields_ = (
         ("k", POINTER),
         ("v", POINTER),
@@ -49,7 +51,7 @@ def store(
         return
     slots = slots.contiguous()
     first, second = (None, None) if stats is None else stats
-    call = _Call(
+    call = Call(
         address(k),
         address(v),
         *k.stride()[:2],

@@ -14,9 +14,12 @@ from kernels.paged_decode.naive import Decoded
 __all__ = ["Decoded", "decode_pages"]
 
 
-class _Call(ctypes.Structure):
+class Call(ctypes.Structure):
+    """Rows to attend, as ``kernels/native/attention.h`` lays it out."""
+
     _fields_ = (
         ("q", POINTER),
+        ("q_row", INT64),
         ("k", POINTER),
         ("v", POINTER),
         ("head_stride", INT64),
@@ -75,8 +78,9 @@ def decode_pages(
     parts = q.new_empty(rows * heads * splits * lib.part_floats())
     looked = masses or surprisal is not None
     page_parts = q.new_empty(rows * heads * 3 * group * m) if looked else None
-    call = _Call(
+    call = Call(
         address(q),
+        q.stride(0),
         address(k_pages),
         address(v_pages),
         k_pages.stride(0),

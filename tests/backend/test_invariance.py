@@ -144,12 +144,13 @@ def split_into(pages: int, folder: Path, dim: int, group: int, size: int):
     """Compile the decode kernel with another number of pages in a chunk."""
     source = Path(kernels.__path__[0])
     shutil.copytree(source / "native", folder / "native")
-    (folder / "paged_decode").mkdir()
-    text = (source / "paged_decode" / "native.cpp").read_text()
+    shutil.copytree(source / "paged_decode", folder / "paged_decode")
+    header = folder / "native" / "attention.h"
+    text = header.read_text()
     assert text.count("constexpr int SPLIT = 64;") == 1
-    changed = folder / "paged_decode" / "native.cpp"
-    changed.write_text(text.replace("SPLIT = 64;", f"SPLIT = {pages};"))
-    built = compile(changed, {"D": dim, "G": group, "P": size}, folder / "built")
+    header.write_text(text.replace("SPLIT = 64;", f"SPLIT = {pages};"))
+    kernel = folder / "paged_decode" / "native.cpp"
+    built = compile(kernel, {"D": dim, "G": group, "P": size}, folder / "built")
     assert built is not None
     return built
 

@@ -92,8 +92,8 @@ def test_weights_keep_their_names_and_a_copy_in_another_format_still_works(fresh
     assert list(theirs) == list(ours)
     assert all(torch.equal(theirs[name], ours[name]) for name in theirs)
     layer = model.model.layers[0].self_attn
-    assert layer._inputs.holds
-    assert not copy.deepcopy(model).double().model.layers[0].self_attn._inputs.holds
+    assert layer.inputs.holds
+    assert not copy.deepcopy(model).double().model.layers[0].self_attn.inputs.holds
 
 
 @pytest.mark.parametrize("preset", ["baseline", "full"])

@@ -1,0 +1,104 @@
+"""Twins of decoder layers: one call for one-token rows, the modules for all else."""
+
+from __future__ import annotations
+
+import copy
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+from transformers.models.llama.modeling_llama import LlamaDecoderLayer
+
+import backend.layer
+import backend.linear
+from backend.layer import LeanLayer, lean_layers
+from backend.lean import lean
+from backend.lean_attention import lean_attention
+from backend.linear import prepare_for_cpu
+from backend.models import LoadedModel
+from kernels.decoder_layer.native import Layer
+from kernels.native.build import find_compiler
+from tests.backend.tiny import engine, sparse, submission, tiny_model, tokens_of
+
+pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
+
+
+@pytest.fixture(autouse=True)
+def _pack_small_layers(monkeypatch):
+    monkeypatch.setattr(backend.linear, "SMALLEST", 1)
+
+
+@pytest.fixture
+def fresh() -> LoadedModel:
+    return tiny_model()
+
+
+def packed(loaded: LoadedModel, *, layers: bool) -> LoadedModel:
+    """Return a copy with twins of modules, and of layers if asked."""
+    model: Any = copy.deepcopy(loaded.model)
+    prepare_for_cpu(model)
+    assert lean(model) + lean_attention(model) == 2 * 4 + 1
+    if layers:
+        assert lean_layers(model) == 2
+    return replace(loaded, model=model)
+
+
+@pytest.fixture
+def calls(monkeypatch) -> list[str]:
+    """The ways in which layers were computed by the kernel."""
+    seen: list[str] = []
+    for name in ("__call__", "before"):
+        own = getattr(Layer, name)
+
+        def noted(self: Layer, *args: Any, own: Any = own, name: str = name) -> Tensor:
+            seen.append(name)
+            return own(self, *args)
+
+        monkeypatch.setattr(Layer, name, noted)
+    return seen
+
+
+@pytest.mark.parametrize("preset", ["baseline", "full", sparse(0.8)], ids=["dense", "full", "0.8"])
+def test_tokens_are_those_of_the_modules(fresh, preset, calls):
+    wanted = [submission(0), submission(1, 40), submission(2, 70)]
+    expected = tokens_of(engine(packed(fresh, layers=False), preset), wanted)
+    assert not calls
+    assert tokens_of(engine(packed(fresh, layers=True), preset), wanted) == expected
+    assert ("before" if preset == sparse(0.8) else "__call__") in calls
+
+
+def test_a_copy_works_and_one_in_another_format_goes_back_to_its_modules(fresh, calls):
+    swapped, wanted = packed(fresh, layers=True), [submission(0)]
+    expected = tokens_of(engine(swapped), wanted)
+    assert list(swapped.model.state_dict()) == list(fresh.model.state_dict())
+    assert tokens_of(engine(replace(swapped, model=copy.deepcopy(swapped.model))), wanted) == (
+        expected
+    )
+    calls.clear()
+    layer: Any = copy.deepcopy(swapped.model).double().model.layers[0]
+    assert layer.bound(16, torch.zeros(1, 1, 64)) is None
+
+
+def test_a_layer_that_computes_something_else_is_left_alone(fresh, monkeypatch):
+    plain = packed(fresh, layers=False).model
+
+    def scaled(self: LlamaDecoderLayer, x: Tensor, **kwargs: Any) -> Tensor:
+        return own(self, x, **kwargs) * 1.0001
+
+    own = LlamaDecoderLayer.forward
+    monkeypatch.setattr(LlamaDecoderLayer, "forward", scaled)
+    assert lean_layers(plain) == 0
+
+
+def test_a_layer_somebody_listens_to_is_left_alone(fresh):
+    plain = packed(fresh, layers=False).model
+    plain.model.layers[0].register_forward_hook(lambda *_: None)
+    assert lean_layers(plain) == 1
+    assert isinstance(plain.model.layers[1], LeanLayer)
+
+
+def test_without_a_compiler_nothing_is_swapped(fresh, monkeypatch):
+    monkeypatch.setattr(backend.layer, "available", lambda *_: False)
+    assert lean_layers(packed(fresh, layers=False).model) == 0
