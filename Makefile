@@ -68,11 +68,9 @@ bench: setup
 	$(BIN)/entropic bench all --quick
 	$(BIN)/python -m pytest -q -m bench
 
-gpu:
-	@test -f backend/gpu.py || \
-		{ echo "make gpu: a later milestone, backend/gpu.py does not exist yet" >&2; exit 2; }
-	$(MAKE) setup
-	$(BIN)/python -m backend.gpu
+# A machine with its own torch and Triton runs `python -m reports.gpu` without a set-up.
+gpu: setup
+	$(BIN)/python -m reports.gpu $(if $(STAGES),--stages $(STAGES)) $(if $(OUT),--out "$(OUT)")
 
 report: setup
 	$(BIN)/entropic report

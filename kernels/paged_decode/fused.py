@@ -178,7 +178,8 @@ def decode_pages(
         ValueError: a type, stride or page size the kernels do not take.
     """
     check_floats(q=q, k_pages=k_pages, v_pages=v_pages)
-    check_integers(pages=pages, kept=kept, tails=tails)
+    # Both strides of ``kept`` are passed: dense attention expands one count over the heads.
+    check_integers(pages=pages, kept=kept[:, :1], tails=tails)
     if surprisal is not None:
         check_floats(surprisal=surprisal)
     (rows, heads, group, dim), size, m = q.shape, k_pages.shape[2], pages.shape[2]

@@ -96,6 +96,20 @@ def decode(dtype: torch.dtype, group: int, dim: int, size: int) -> None:
     )
 
 
+def decode_dense(dtype: torch.dtype, group: int, dim: int, size: int, m: int) -> None:
+    """As a dense step does: no masses, and one list and one count for all heads."""
+    pool, rows, heads = torch.empty(8, 4, size, dim, dtype=dtype), 4, 8
+    paged_decode.decode_pages(
+        torch.empty(rows, heads, group, dim, dtype=dtype),
+        pool,
+        pool,
+        torch.empty(rows, m, dtype=torch.int32)[:, None].expand(-1, heads, -1),
+        torch.empty(rows, dtype=torch.int32)[:, None].expand(-1, heads),
+        torch.empty(rows, dtype=torch.int32),
+        0.1,
+    )
+
+
 def score(dtype: torch.dtype, dim: int, kind: type) -> None:
     page_select.estimate_mass(
         torch.empty(4, 8, 4, dim, dtype=dtype),
@@ -132,13 +146,19 @@ CASES = [
     (decode, (FP16, 3, 64, 16)),
     (decode, (FP32, 4, 128, 16)),
     (decode, (BF16, 8, 128, 128)),
+    *((decode_dense, (dtype, 4, 128, 16, 8192)) for dtype in (BF16, FP16, FP32)),
+    *((decode_dense, (dtype, 3, 64, 16, 512)) for dtype in (BF16, FP32)),
+    *((decode_dense, (dtype, 2, 16, 16, 17)) for dtype in (BF16, FP32)),
     (score, (BF16, 128, Moments)),
     (score, (BF16, 128, Bounds)),
+    *((score, (dtype, dim, Moments)) for dtype in (BF16, FP32) for dim in (16, 64)),
     *((select, (n,)) for n in (128, 512, 8192)),
     (store, (BF16, Moments)),
     (store, (FP32, Bounds)),
     (measure, (FP32, 49_152)),
     (measure, (BF16, 128_256)),
+    (measure, (BF16, 151_936)),
+    (measure, (FP16, 257)),
 ]
 
 JITFunction.run = compile_only

@@ -1,0 +1,215 @@
+"""Stage ``loop``: whole decode steps of an 8B shape and of SmolLM2, with and without control.
+
+The weights of the 8B shape are random and so are the keys in its cache: its rows say what a step
+costs at a share of pages kept, not which share a text needs.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from backend.gpu.cache import DeviceCache
+from backend.gpu.decoder import Decoder
+from backend.gpu.runner import WARMUP, DecodeRunner
+from backend.gpu.shapes import SHAPES, DecoderShape
+from backend.gpu.weights import random_weights
+from reports.gpu.place import Place
+from reports.gpu.quality import quality
+from reports.gpu.record import Record
+from reports.gpu.runners import batch_of, controlled, empty_cache, make_runner
+from reports.gpu.timing import time_steps
+
+MODELS, DRY_MODELS = ("llama-3-8b", "smollm2-135m"), ("tiny",)
+POINTS = (  # context and batch, most telling first
+    (8192, 1),
+    (32768, 1),
+    (131072, 1),
+    (32768, 8),
+    (8192, 8),
+    (8192, 32),
+    (65536, 1),
+    (65536, 4),
+    (131072, 2),
+)
+TIMED = 30  # steps
+BUDGET_TOKENS = 4096  # what the evict lever leaves of a context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One way to run the same step."""
+
+    name: str
+    preset: str | None = None  # None: no law, no statistics
+    coverage: float | None = None  # held; None: laws run and every page is read
+    compiled_laws: bool = False
+    masses: bool = False
+
+    @property
+    def prunes(self) -> bool:
+        """Whether pages are scored and selected."""
+        return self.coverage is not None
+
+
+VARIANTS = (
+    Variant(name="dense"),
+    Variant(name="control", preset="full"),
+    Variant(name="control, laws compiled", preset="full", compiled_laws=True),
+    *(Variant(name=f"attention {c:g}", preset="attention", coverage=c) for c in (0.5, 0.25, 0.1)),
+    *(Variant(name=f"full {c:g}", preset="full", coverage=c) for c in (0.99, 0.25)),
+    Variant(name="dense, masses measured", masses=True),
+)
+
+
+def loop(place: Place, record: Record) -> None:
+    """Time every variant at every context and batch that fits, then SmolLM2's quality."""
+    for name in DRY_MODELS if place.dry else MODELS:
+        shape = SHAPES[name]
+        dtype = torch.bfloat16 if place.cuda else torch.float32
+        weights = random_weights(shape, dtype=dtype, device=place.device)
+        decoder = Decoder(weights, place.twins(), compiled=place.cuda)
+        for context, batch in _points(place, shape):
+            if place.late:
+                record.add("skipped", model=name, context=context, batch=batch)
+                continue
+            try:
+                _point(place, record, decoder, context, batch)
+            except (RuntimeError, ValueError) as error:
+                record.failed("step", error, model=name, context=context, batch=batch)
+                decoder = Decoder(
+                    weights, place.twins()
+                )  # without torch.compile, should it be that
+        _overheads(record, name)
+        del decoder, weights
+        if place.cuda:
+            torch._dynamo.reset()  # its caches would hold the weights
+    quality(place, record)
+
+
+def _points(place: Place, shape: DecoderShape) -> Iterator[tuple[int, int]]:
+    if place.dry:
+        yield from ((32, 2), (64, 2))
+        return
+    most = {"smollm2-135m": 8192}.get(shape.name, 1 << 20)  # what the model was made for
+    room = place.free_bytes()
+    sizes = {"layers": shape.layers, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim}
+    for context, batch in POINTS:
+        needed = DeviceCache.bytes_of(**sizes, rows=batch, capacity=context + 64, element=2)
+        if context <= most and needed <= room:
+            yield context, batch
+
+
+def _point(place: Place, record: Record, decoder: Decoder, context: int, batch: int) -> None:
+    shape, steps = decoder.weights.shape, (4 if place.dry else TIMED) + 2 * WARMUP + 2
+    cache = empty_cache(place, shape, batch, context + steps, decoder.weights.dtype)
+    cache.fill()
+    common = {"model": shape.name, "context": context, "batch": batch}
+    for variant in VARIANTS:
+        try:
+            _variant(place, record, variant, decoder, cache, common, steps)
+        except (RuntimeError, ValueError) as error:
+            record.failed("step", error, variant=variant.name, **common)
+    held = 32 if place.dry else BUDGET_TOKENS
+    if context > held:  # the evict lever: fewer pages held, their masses measured
+        del cache
+        cache = empty_cache(place, shape, batch, held + steps, decoder.weights.dtype)
+        cache.fill()
+        evict = Variant(name=f"evict to {held}", masses=True)
+        _variant(place, record, evict, decoder, cache, common, steps, held=held)
+
+
+def _variant(
+    place: Place,
+    record: Record,
+    variant: Variant,
+    decoder: Decoder,
+    cache: DeviceCache,
+    common: dict[str, Any],
+    steps: int,
+    held: int | None = None,
+) -> None:
+    def runner(*, counts: bool) -> DecodeRunner:
+        return make_runner(
+            place,
+            batch_of(common["batch"], held or common["context"], steps),
+            None if variant.preset is None else controlled(variant.preset, variant.coverage),
+            capacity=cache.capacity,
+            steps=steps,
+            decoder=decoder,
+            cache=cache,
+            selects=variant.prunes,
+            compiled_laws=variant.compiled_laws and place.cuda,
+            masses=variant.masses,
+            counts=counts,
+        )
+
+    made = runner(counts=False)
+    made.run(WARMUP + 1, graph=place.cuda)
+    timed = 4 if place.dry else TIMED
+    timing = time_steps(lambda: made.run(1, graph=place.cuda), timed, place)
+    kept = 1.0
+    if variant.prunes:
+        counted = runner(counts=True)
+        counted.run(1)  # its coverage is still 1: a law's command is one step late
+        counted.pages_read.zero_()
+        counted.pages_dense.zero_()
+        counted.run(2)
+        kept = int(counted.pages_read) / int(counted.pages_dense)
+    record.add(
+        "step",
+        variant=variant.name,
+        **common,
+        coverage=variant.coverage,
+        kept_share=kept,
+        tokens_per_s=common["batch"] / timing.median_s,
+        captured=made.captured,
+        **timing.fields() | {"graph": made.captured},
+    )
+
+
+def _overheads(record: Record, model: str) -> None:
+    """Add what control costs at each point, and where pruning begins to pay."""
+    rows = [r for r in record.rows if r["what"] == "step" and r.get("model") == model]
+    steps = {(r["context"], r["batch"], r["variant"]): r for r in rows if "median_s" in r}
+    points = sorted({key[:2] for key in steps})
+    for context, batch in points:
+        dense = steps.get((context, batch, "dense"))
+        for name in ("control", "control, laws compiled"):
+            other = steps.get((context, batch, name))
+            if dense is None or other is None:
+                continue
+            share = other["median_s"] / dense["median_s"] - 1.0
+            point = {"model": model, "context": context, "batch": batch, "variant": name}
+            record.add("control_overhead", **point, share_of_step=share)
+    for variant in (v.name for v in VARIANTS if v.prunes):
+        for batch in sorted({batch for _, batch in points}):
+            ratios = [
+                (context, steps[context, batch, variant]["median_s"] / dense["median_s"])
+                for context, b in points
+                if b == batch
+                and (context, b, variant) in steps
+                and (dense := steps.get((context, b, "dense"))) is not None
+            ]
+            found = crossover(ratios)
+            record.add("crossover", model=model, batch=batch, variant=variant, **found)
+
+
+def crossover(ratios: list[tuple[int, float]]) -> dict[str, Any]:
+    """Return where the time over dense passes 1, from (context, ratio) in rising context.
+
+    Interpolated between neighbours; where the ratio never passes 1, what is known instead.
+    """
+    if not ratios:
+        return {"tokens": None, "note": "not measured"}
+    if ratios[0][1] < 1.0:
+        return {"tokens": None, "note": f"pays from the shortest measured, {ratios[0][0]}"}
+    for (short, above), (long, below) in itertools.pairwise(ratios):
+        if above >= 1.0 > below:
+            tokens = short + (long - short) * (above - 1.0) / (above - below)
+            return {"tokens": round(tokens), "note": f"between {short} and {long}"}
+    return {"tokens": None, "note": f"never up to {ratios[-1][0]}"}
