@@ -1,4 +1,4 @@
-"""What the live commands do, free of any terminal: generate, record, profile."""
+"""What the live commands do, free of any terminal: generate and record."""
 
 from __future__ import annotations
 
@@ -7,26 +7,20 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
-import numpy as np
-
-from backend.executor import LiveExecutor
 from backend.llm import LLM, Progress
 from backend.models import LoadedModel, load
 from backend.params import Output, SamplingParams
-from backend.profile import FEATURES, fit, grid, measure
 from backend.recorder import WhatIf
 from backend.recording import RecordingPlan, record
 from backend.setup import PAGE_TOKENS, default_limits, default_step_law, page_unit_bytes
 from backend.stream import Stream
-from controllers.presets import Preset, get_preset
+from controllers.presets import Preset
 from controllers.serving.metrics import Metric
 from controllers.steplaw import StepLaw
 from kernels.page_select.naive import Pins
-from traces.profile import Profile
 from traces.prompts import Prompt
 
 MAX_SEQS = 16  # sequences at once in ``generate``
-PROFILE_POOL_TOKENS = 65536  # largest decode batch x context that is timed, 3 GB for SmolLM2
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,55 +158,6 @@ def record_trace(
         what_if=WhatIf(),
         provenance=provenance,
         progress=progress,
-    )
-
-
-def run_profile(
-    *,
-    model: str | None,
-    repeats: int,
-    max_seqs: int,
-    max_context: int,
-    token_budget: int,
-    seed: int,
-    commit: str,
-    created: str,
-    versions: dict[str, str],
-    progress: Progress | None = None,
-) -> Profile:
-    """Time a grid of dense steps on the live model and fit the step law."""
-    loaded = load(model)
-    limits = default_limits(
-        loaded,
-        max_seqs=max_seqs,
-        token_budget=token_budget,
-        pool_tokens=PROFILE_POOL_TOKENS,
-    )
-    executor = LiveExecutor(loaded, get_preset("baseline"), limits)
-    points = list(grid(max_seqs, max_context, token_budget, PROFILE_POOL_TOKENS))
-    rng = np.random.default_rng(seed)
-    seconds = measure(executor, points, repeats=repeats, rng=rng, progress=progress)
-    fitted = fit(points, seconds, rng)
-    design = np.array([point.features() for point in points], dtype=float)
-    return Profile(
-        device=processor(),
-        model=loaded.name,
-        backend="torch cpu, dense paged attention",
-        dtype="float32",
-        commit=commit,
-        created=created,
-        versions=versions,
-        ranges={
-            name: (float(column.min()), float(column.max()))
-            for name, column in zip(FEATURES, design.T, strict=True)
-        },
-        fit_error={
-            "held_out_mean_abs_pct": 100.0 * fitted.held_out_mape,
-            "held_out_max_abs_pct": 100.0 * fitted.held_out_max,
-        },
-        step_law=fitted.law.to_json(),
-        limits=limits.to_json(),
-        source="entropic profile run, whole steps timed on the device",
     )
 
 

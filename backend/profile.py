@@ -1,133 +1,198 @@
-"""Measure the step law of a live backend: a grid of steps, fitted by non-negative least squares."""
+"""Measure the step law of a live backend: staged steps of a grid, timed pass by pass and fitted."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from backend.executor import LiveExecutor
-from controllers.serving.messages import Plan, Row
-from controllers.serving.request import Request
-from controllers.steplaw import StepLaw, chunk_squares
+from backend.live import processor
+from backend.models import LoadedModel, load
+from backend.profile_fit import Fit, fit
+from backend.profile_grid import stages
+from backend.profile_points import Point, points_of, ranges_of
+from backend.profile_rig import Rig
+from backend.profile_stage import Stage
+from backend.profile_store import PassStore
+from backend.setup import PAGE_TOKENS, default_limits
+from controllers.core import require
+from controllers.serving.limits import EngineLimits
+from traces.builtin import BUILTIN_TEXTS
+from traces.profile import Profile, write_profile
+from traces.profiles_plot import plot_residuals
 
-FEATURES = ("n_decode", "kv_tokens_read", "prompt_tokens", "prompt_squares")
+Progress = Callable[[int, int], None]
+POOL_TOKENS = 65536  # largest decode batch x context that is timed, 3 GB for SmolLM2
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ProfileOptions:
+    """The range that is served, and how often each of its steps is timed."""
+
+    repeats: int = 7  # passes over the grid
+    max_seqs: int = 16
+    max_context: int = 2048  # tokens
+    token_budget: int = 512
+    coverages: tuple[float, ...] = (0.8, 0.95, 0.99)  # of rows that prune; none: not priced
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name, least in (("repeats", 1), ("max_seqs", 1), ("max_context", 128)):
+            value = getattr(self, name)
+            require(value >= least, f"{name} must be >= {least}", **{name: value})
+        budget = self.token_budget
+        require(
+            16 <= budget <= self.max_context and budget > self.max_seqs,
+            "token_budget must be >= 16, above max_seqs and within max_context",
+            token_budget=budget,
+        )
+        for coverage in self.coverages:
+            require(0.0 < coverage < 1.0, "coverages must lie in (0, 1)", coverages=coverage)
 
 
 @dataclass(frozen=True, slots=True)
-class GridPoint:
-    """One kind of step: ``batch`` decode rows at ``context`` tokens, and one prompt chunk."""
+class Measured:
+    """A profile, and the points behind it with the law's held-out seconds of each."""
 
-    batch: int
-    context: int
-    chunk: int = 0
-    chunk_start: int = 0
+    profile: Profile
+    points: list[Point]
+    held_out_s: np.ndarray  # [N]
 
-    def features(self) -> tuple[int, int, int, int]:
-        """Return the step law's arguments, in the order of ``FEATURES``."""
-        squares = chunk_squares(self.chunk_start, self.chunk) if self.chunk else 0
-        return (self.batch, self.batch * self.context, self.chunk, squares)
-
-
-def grid(max_batch: int, max_context: int, budget: int, pool_tokens: int) -> Iterator[GridPoint]:
-    """Yield decode-only, prefill-only and mixed steps over the range that will be served."""
-    batches = [b for b in (1, 2, 4, 8, 16, 32) if b <= max_batch]
-    contexts = [c for c in (64, 256, 1024, 2048, 4096, 6144) if c <= max_context]
-    chunks = [c for c in (16, 64, 128, 256, 512, 1024) if c <= budget]
-    for batch in batches:
-        for context in contexts:
-            if batch * context <= pool_tokens:
-                yield GridPoint(batch, context)
-    for chunk in chunks[::2]:
-        for start in (0, *(c for c in contexts if c >= 1024 and c + chunk <= max_context)):
-            yield GridPoint(0, 0, chunk, start)
-    yield GridPoint(0, 0, chunks[-1], max_context - chunks[-1])
-    for batch in batches[1::2]:
-        for chunk in chunks[1::2]:
-            yield GridPoint(batch, contexts[len(contexts) // 2], chunk, 0)
+    def write(self, out: Path) -> None:
+        """Write the profile to ``out`` and a figure of its held-out residuals beside it."""
+        error = self.profile.fit_error["held_out_mean_abs_pct"]
+        plot_residuals(
+            out.with_name(f"{out.stem}_residuals.png"),
+            kinds=[point.kind for point in self.points],
+            measured_s=np.array([point.seconds for point in self.points]),
+            predicted_s=self.held_out_s,
+            title=f"{self.profile.model}, {self.profile.device}: {error:.1f} %",
+        )
+        write_profile(out, self.profile)
 
 
-def measure(
-    executor: LiveExecutor,
-    points: list[GridPoint],
+def run_profile(
+    options: ProfileOptions,
+    store: Callable[[dict[str, Any]], PassStore],
     *,
-    repeats: int,
-    rng: np.random.Generator,
-    progress: Callable[[int, int], None] | None = None,
-) -> np.ndarray:
-    """Return median seconds per grid point, ``[points]``; the order of timing is shuffled.
+    model: str | LoadedModel | None,
+    commit: str,
+    created: str,
+    versions: dict[str, str],
+    progress: Progress | None = None,
+) -> Measured:
+    """Time the grid on the live model and fit the step law.
 
-    Whole passes over the grid alternate with each other, so that a slow spell of the machine
-    touches every point alike.
+    ``store`` opens the passes taken so far by what is measured; those are not taken again.
     """
-    seconds = np.empty((repeats + 1, len(points)))
-    for repeat in range(repeats + 1):  # the first pass warms up and is dropped
-        for done, index in enumerate(rng.permutation(len(points))):
-            seconds[repeat, index] = _time_step(executor, points[index])
-            if progress is not None:
-                progress(repeat * len(points) + done + 1, (repeats + 1) * len(points))
-    return np.median(seconds[1:], axis=0)
-
-
-def _time_step(executor: LiveExecutor, point: GridPoint) -> float:
-    size, tables, rows, page = executor.limits.page_tokens, {}, [], 0
-    shapes = [(point.context - 1, 1)] * point.batch
-    if point.chunk:
-        shapes.append((point.chunk_start, point.chunk))
-    for request_id, (start, n_tokens) in enumerate(shapes):
-        length = start + n_tokens
-        prompt = [1 + i % 1000 for i in range(length)]
-        request = Request(request_id=request_id, prompt_tokens=length, max_tokens=1)
-        executor.add(request, prompt)
-        pages = -(-length // size)
-        tables[request_id] = list(range(page, page + pages))
-        page += pages
-        rows.append(Row(request_id, start, n_tokens, True, 1.0, False))
-    started = time.perf_counter()
-    executor.execute(Plan(0, tuple(rows)), tables)
-    elapsed = time.perf_counter() - started
-    for request_id in tables:
-        executor.release(request_id)
-    return elapsed
-
-
-@dataclass(frozen=True, slots=True)
-class Fit:
-    """A fitted step law and how far it is off on points it did not see."""
-
-    law: StepLaw
-    held_out_mape: float  # mean absolute relative error, share
-    held_out_max: float
-
-
-def fit(points: list[GridPoint], seconds: np.ndarray, rng: np.random.Generator) -> Fit:
-    """Fit relative error by non-negative least squares; hold out a quarter to state the error.
-
-    The law shipped is the one fitted on every point; the error is that of a fit without the
-    held-out quarter.
-    """
-    design = np.array([(1.0, *point.features()) for point in points])
-    held = np.zeros(len(points), dtype=bool)
-    held[rng.permutation(len(points))[: len(points) // 4]] = True
-    trial = _solve(design[~held], seconds[~held])
-    error = np.abs(design[held] @ trial / seconds[held] - 1.0)
-    final = _solve(design, seconds)
-    law = StepLaw(
-        base_s=final[0],
-        per_decode_s=final[1],
-        per_kv_token_s=final[2],
-        per_prompt_token_s=final[3],
-        per_prompt_square_s=final[4],
-        floor_s=0.0,
+    loaded = model if isinstance(model, LoadedModel) else load(model)
+    require(
+        options.max_context <= loaded.max_context,
+        f"max_context must be <= {loaded.max_context}, the model's",
+        max_context=options.max_context,
     )
-    return Fit(law, float(error.mean()), float(error.max()))
+    pool = min(POOL_TOKENS, (options.max_seqs + 1) * (options.max_context + PAGE_TOKENS))
+    grid = stages(
+        max_seqs=options.max_seqs,
+        max_context=options.max_context,
+        token_budget=options.token_budget,
+        pool_tokens=pool,
+        coverages=options.coverages,
+    )
+    what = asdict(options)
+    del what["repeats"]  # more of the same may be added
+    kept = store(
+        {
+            **what,
+            "model": loaded.name,
+            "weights_sha256": loaded.weights_sha256,
+            "device": processor(),
+            "commit": commit,
+            "versions": versions,
+            "stages": len(grid),
+        }
+    )
+    _measure(loaded, grid, options, kept, pool, progress)
+    points = points_of(kept.passes[: options.repeats])
+    fitted = fit(points, np.random.default_rng(options.seed))
+    limits = default_limits(
+        loaded,
+        max_seqs=options.max_seqs,
+        token_budget=options.token_budget,
+        pool_tokens=POOL_TOKENS,
+    )
+    profile = Profile(
+        device=processor(),
+        model=loaded.name,
+        backend="torch, paged attention, timed in the serving loop",
+        dtype="float32",
+        commit=commit,
+        created=created,
+        versions=versions,
+        ranges=ranges_of(points),
+        fit_error=fitted.fit_error,
+        step_law=fitted.law.to_json(),
+        limits=limits.to_json(),
+        source=_source(options, grid, fitted),
+    )
+    return Measured(profile, points, fitted.held_out_s)
 
 
-def _solve(design: np.ndarray, seconds: np.ndarray) -> np.ndarray:
-    from scipy.optimize import nnls
+def _measure(
+    loaded: LoadedModel,
+    grid: list[Stage],
+    options: ProfileOptions,
+    store: PassStore,
+    pool_tokens: int,
+    progress: Progress | None,
+) -> None:
+    """Add passes to ``store`` until there are enough.
 
-    scale = design.max(axis=0)  # columns span nine decades; nnls wants them alike
-    weights, _ = nnls(design / scale / seconds[:, None], np.ones(len(seconds)))
-    return weights / scale
+    Each pass takes the stages in an order of its own, so that a slow spell of the machine touches
+    every stage alike.
+    """
+    taken = len(store.passes)
+    if taken >= options.repeats:
+        return
+    limits = _rig_limits(loaded, options, pool_tokens)
+    with Rig(loaded, limits) as rig:
+        rig.fill(_text(loaded, min(options.max_context, limits.n_pages * limits.page_tokens)))
+        for stage in (grid[0], grid[len(grid) // 2], grid[-1]):  # the first steps of all are slow
+            rig.time(stage)
+        for number in range(taken, options.repeats):
+            steps: list[Any] = [None] * len(grid)
+            order = np.random.default_rng((options.seed, number)).permutation(len(grid))
+            for done, index in enumerate(order.tolist()):
+                steps[index] = rig.time(grid[index])
+                if progress is not None:
+                    progress(number * len(grid) + done + 1, options.repeats * len(grid))
+            store.add(steps)
+
+
+def _rig_limits(loaded: LoadedModel, options: ProfileOptions, pool_tokens: int) -> EngineLimits:
+    return default_limits(
+        loaded,
+        max_seqs=options.max_seqs + 1,  # a full batch, and a prompt beside it
+        token_budget=options.token_budget,
+        pool_tokens=pool_tokens,
+    )
+
+
+def _text(loaded: LoadedModel, length: int) -> list[int]:
+    """Return ``length`` tokens of our own prompts, over and over in changing order."""
+    rng, ids = np.random.default_rng(0), []
+    while len(ids) < length:
+        for index in rng.permutation(len(BUILTIN_TEXTS)).tolist():
+            ids.extend(loaded.tokenizer(BUILTIN_TEXTS[index][1] + "\n\n").input_ids)
+    return ids[:length]
+
+
+def _source(options: ProfileOptions, grid: list[Stage], fitted: Fit) -> str:
+    return (
+        f"entropic profile run: {len(grid)} stages x {options.repeats} passes, each step timed in "
+        f"the serving loop from plan to plan, repeats within "
+        f"{fitted.fit_error['repeat_spread_pct']:.1f} % (interquartile)"
+    )

@@ -18,14 +18,17 @@ from controllers.core import require
 class StepLaw:
     """Seconds of a step: one intercept, a decode part and a prefill part (DESIGN section 5).
 
-    decode only: ``base + per_decode*B + per_kv_token*KV``;
-    with prompt tokens: ``max(floor, base - overlap + per_prompt_token*P + per_prompt_square*Q)``
-    plus the decode part without its intercept, plus ``per_mixed_decode*B + per_mixed_kv_token*KV``
-    for kernels that run worse on a mixed batch. A large prompt's arithmetic hides the reading of
-    weights, which is most of ``base``: ``overlap`` is how much. Unequal contexts add
-    ``per_skewed_kv_token*(B*longest - KV)`` to the decode part. Every coefficient is finite and
-    >= 0, and ``overlap <= base <= floor`` where there is an overlap, so without the skew term the
-    law is monotone in all its arguments.
+    decode only: ``base + per_decode*B + per_kv_token*KV + per_knee_decode*max(0, B - knee)``, for
+    up to some number of rows their arithmetic hides behind the reading of weights;
+    with prompt tokens: ``max(floor, base - overlap + prompt_step + per_prompt_token*P +
+    per_prompt_square*Q + per_prompt_context*Q/P) + per_decode*B + per_kv_token*KV +
+    per_mixed_decode*B + per_mixed_kv_token*KV``, for kernels may run worse on a mixed batch.
+    A large prompt's arithmetic hides the reading of weights, which is most of ``base``: ``overlap``
+    is how much. Unequal contexts add ``per_skewed_kv_token*(B*longest - KV)`` to the decode part.
+    A step that scores pages, to read some of them only, adds
+    ``pruned_step + per_scored_unit*S``. Every coefficient is finite and
+    >= 0, and ``overlap <= base <= floor`` where there is an overlap, so without the skew and the
+    context term the law is monotone in all its arguments.
     """
 
     base_s: float  # fixed cost of any step
@@ -38,6 +41,12 @@ class StepLaw:
     prompt_overlap_s: float = 0.0  # of base_s, hidden behind the prompt's arithmetic
     per_mixed_decode_s: float = 0.0  # more per decode row in a step that holds prompt tokens
     per_mixed_kv_token_s: float = 0.0  # more per KV token read in such a step
+    per_scored_unit_s: float = 0.0  # per page scored, summed over layers and KV heads
+    pruned_step_s: float = 0.0  # once in a step that scores pages
+    prompt_step_s: float = 0.0  # once in a step that holds prompt tokens
+    per_prompt_context_s: float = 0.0  # per Q/P: tokens before a lone chunk, twice, and its own
+    per_knee_decode_s: float = 0.0  # more per decode row beyond the knee, without prompt tokens
+    decode_knee: float = 0.0  # decode rows
 
     def __post_init__(self) -> None:
         for field in fields(StepLaw):  # a kind of law may hold more than coefficients
@@ -64,6 +73,7 @@ class StepLaw:
         prompt_tokens: float,
         prompt_squares: float,
         kv_longest: float = ...,
+        pages_scored: float = ...,
     ) -> float: ...
 
     @overload
@@ -74,6 +84,7 @@ class StepLaw:
         prompt_tokens: np.ndarray,
         prompt_squares: np.ndarray,
         kv_longest: np.ndarray | float = ...,
+        pages_scored: np.ndarray | float = ...,
     ) -> np.ndarray: ...
 
     def step_s(
@@ -83,39 +94,71 @@ class StepLaw:
         prompt_tokens: float | np.ndarray,
         prompt_squares: float | np.ndarray,
         kv_longest: float | np.ndarray = 0.0,
+        pages_scored: float | np.ndarray = 0.0,
     ) -> float | np.ndarray:
         """Return the seconds of a step; scalars give a float, arrays broadcast.
 
         ``prompt_squares`` is the sum of :func:`chunk_squares` over the prompt chunks of the step:
         twice the attended pairs, so a whole prompt of L tokens counts L^2. ``kv_longest``
         is the most KV tokens that one decode row reads; only a law with a skew term asks for it.
+        ``pages_scored`` counts the pages that decode rows score, over layers and KV heads; only a
+        law that ``prices_scoring`` asks for it.
         """
         decode = self.per_decode_s * n_decode + self.per_kv_token_s * kv_tokens_read
         if self.per_skewed_kv_token_s > 0.0:
             short = np.maximum(n_decode * kv_longest - kv_tokens_read, 0.0)
             skew = self.per_skewed_kv_token_s * short
             decode = decode + (skew if isinstance(skew, np.ndarray) else float(skew))
+        if self.prices_scoring:
+            decode = decode + self._scored_s(pages_scored)
         if not isinstance(prompt_tokens, np.ndarray) and prompt_tokens <= 0:
-            return self.base_s + decode
+            return self.base_s + decode + self._beyond_knee_s(n_decode)
         prompt = self.per_prompt_token_s * prompt_tokens + self.per_prompt_square_s * prompt_squares
-        intercept = self.base_s - self.prompt_overlap_s
+        if self.per_prompt_context_s > 0.0:
+            prompt = prompt + self._context_s(prompt_tokens, prompt_squares)
+        intercept = self.base_s - self.prompt_overlap_s + self.prompt_step_s
         if isinstance(decode, np.ndarray) or isinstance(prompt, np.ndarray):
             holds_prompt = np.asarray(prompt_tokens) > 0
             with_prompt = np.maximum(self.floor_s, intercept + prompt)
             alone = np.where(holds_prompt, with_prompt, self.base_s) + decode
             mixed = self._mixed_s(n_decode, kv_tokens_read)
-            return alone + np.where(holds_prompt, mixed, 0.0)
+            return alone + np.where(holds_prompt, mixed, self._beyond_knee_s(n_decode))
         mixed = self._mixed_s(n_decode, kv_tokens_read)
         return max(self.floor_s, intercept + prompt) + decode + mixed
+
+    @property
+    def prices_scoring(self) -> bool:
+        """Whether a step costs more for the pages it scores."""
+        return self.per_scored_unit_s > 0.0 or self.pruned_step_s > 0.0
+
+    def _scored_s(self, pages_scored: Any) -> Any:
+        return self.per_scored_unit_s * pages_scored + self.pruned_step_s * (pages_scored > 0)
 
     def _mixed_s(self, n_decode: Any, kv_tokens_read: Any) -> Any:
         if self.per_mixed_decode_s == self.per_mixed_kv_token_s == 0.0:
             return 0.0
         return self.per_mixed_decode_s * n_decode + self.per_mixed_kv_token_s * kv_tokens_read
 
+    def _context_s(self, prompt_tokens: Any, prompt_squares: Any) -> Any:
+        if isinstance(prompt_tokens, np.ndarray):
+            prompt_tokens = np.maximum(prompt_tokens, 1)  # where there is none, nothing is squared
+        return self.per_prompt_context_s * (prompt_squares / prompt_tokens)
+
+    def _beyond_knee_s(self, n_decode: Any) -> Any:
+        if self.per_knee_decode_s == 0.0:
+            return 0.0
+        beyond = np.maximum(n_decode - self.decode_knee, 0.0)
+        return self.per_knee_decode_s * (
+            beyond if isinstance(beyond, np.ndarray) else float(beyond)
+        )
+
     def to_json(self) -> dict[str, float]:
         """Return the coefficients by name."""
         return {field.name: getattr(self, field.name) for field in fields(StepLaw)}
+
+    def decode_row_s(self, batch: Any) -> Any:
+        """Return the seconds of one row in a decode step of ``batch`` rows, its KV left out."""
+        return self.base_s / batch + self.per_decode_s + self._beyond_knee_s(batch) / batch
 
     @classmethod
     def from_json(cls, row: dict[str, float]) -> StepLaw:

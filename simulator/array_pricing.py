@@ -10,7 +10,7 @@ import numpy as np
 from controllers.steplaw import StepLaw, chunk_squares
 from simulator.array_life import Chunk
 from simulator.array_residents import Residents
-from simulator.array_timeline import DECODE, DURATION, END, GIVEN, KV, PAGES, PROMPT
+from simulator.array_timeline import DECODE, DURATION, END, GIVEN, KV, PAGES, PROMPT, SCORED
 
 FEW_STEPS = 4  # priced one by one, which is cheaper than arrays so short
 
@@ -35,16 +35,17 @@ class Pricer:
             rows[GIVEN][at : at + steps] = n_decode
         if steps <= FEW_STEPS:
             kv, ends, durations, decode = rows[KV], rows[END], rows[DURATION], rows[DECODE]
+            scored = rows[SCORED]
             for i in range(at, at + steps):
                 longest = self._longest(i, 1).item() if self._skewed else 0
-                seconds = law.step_s(n_decode, kv.item(i), 0, 0, longest)
+                seconds = law.step_s(n_decode, kv.item(i), 0, 0, longest, scored.item(i))
                 duration_ns = max(1, round(1e9 * seconds))
                 now_ns += duration_ns
                 ends[i], durations[i], decode[i] = now_ns, duration_ns, n_decode
             return now_ns
         there = slice(at, at + steps)
         longest: Any = self._longest(at, steps) if self._skewed else 0
-        seconds = law.step_s(n_decode, rows[KV][there], 0, 0, longest)
+        seconds = law.step_s(n_decode, rows[KV][there], 0, 0, longest, rows[SCORED][there])
         durations = np.rint(1e9 * seconds).astype(np.int64)
         if self._may_vanish:
             np.maximum(durations, 1, out=durations)
@@ -60,10 +61,11 @@ class Pricer:
         n_decode, (life, n_tokens, _) = len(here.joined), chunk
         longest = self._longest(at, steps) if self._skewed else np.zeros(steps, np.int64)
         start = life.sequence.computed
-        kv = rows[KV]
+        kv, scored = rows[KV].item, rows[SCORED].item
         for i in range(at, at + steps):
             squares = chunk_squares(start, n_tokens)
-            seconds = law.step_s(n_decode, kv.item(i), n_tokens, squares, longest.item(i - at))
+            most = longest.item(i - at)
+            seconds = law.step_s(n_decode, kv(i), n_tokens, squares, most, scored(i))
             duration_ns = max(1, round(1e9 * seconds))
             now_ns += duration_ns
             start += n_tokens
@@ -95,8 +97,8 @@ class Pricer:
             else:
                 prompt_tokens += n_tokens
                 squares += chunk_squares(start, n_tokens)
-        kv_tokens = rows[KV].item(at)
-        seconds = here.step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares, longest)
+        kv_tokens, scored = rows[KV].item(at), rows[SCORED].item(at)
+        seconds = here.step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares, longest, scored)
         duration_ns = max(1, round(1e9 * seconds))
         rows[DECODE][at], rows[PROMPT][at] = n_decode, prompt_tokens
         rows[DURATION][at], rows[END][at] = duration_ns, now_ns + duration_ns

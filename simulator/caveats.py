@@ -20,6 +20,10 @@ IDEAL_KERNEL = (
     "KV price, and choosing and gathering its pages costs no time; this repository's CPU reference "
     "path is slower than that"
 )
+PRICED_KERNEL = (
+    "sparse speed-ups here are those of the profile's device: a pruned row costs its kept share of "
+    "the KV price, and scoring its pages costs what was measured there"
+)
 COUNTED = {
     "bootstrapped_tokens": "tokens beyond a recording's end, from its own blocks",
     "recordings_cut_short": "recordings ended at the recorder's limit",
@@ -38,11 +42,12 @@ COUNTED = {
 def caveat_lines(scenario: Scenario, done: Run) -> list[str]:
     """Return one line per thing a reader must know before quoting a run's numbers."""
     found = done.caveats
-    lengths = "arrival trace" if "join_tokens" in found else "recording"
+    joined = "join_tokens" in found
+    lengths = "sessions'" if scenario.sessions else "arrival trace's" if joined else "recording's"
     lines = [
         f"trace {scenario.trace.path.name} (sha256 {scenario.trace.sha256[:12]}), device "
         f"{scenario.profile.device}",
-        f"output lengths are the {lengths}'s, whatever the temperature",
+        f"output lengths are the {lengths}, whatever the temperature",
         "NLL is that of dense attention, whatever the coverage",
         f"goodput: first token within {number(scenario.ttft_slo_s)} s and "
         f"{number(scenario.tpot_slo_s)} s per token",
@@ -55,7 +60,7 @@ def caveat_lines(scenario: Scenario, done: Run) -> list[str]:
     lines += [join_line(found)] if "join_tokens" in found else []
     lines += [f"{found[name]} {text}" for name, text in COUNTED.items() if found.get(name)]
     lines += range_lines(scenario, done.result.ledger)
-    return [*lines, shift_line(scenario), IDEAL_KERNEL]
+    return [*lines, shift_line(scenario), sparse_line(scenario)]
 
 
 def caveat_json(scenario: Scenario, counted: Mapping[str, int]) -> dict[str, object]:
@@ -63,7 +68,7 @@ def caveat_json(scenario: Scenario, counted: Mapping[str, int]) -> dict[str, obj
     return {
         **counted,
         "entropy_shift_not_applied_nats": unapplied_shift_nats(scenario),
-        "sparse_speed": IDEAL_KERNEL,
+        "sparse_speed": sparse_line(scenario),
     }
 
 
@@ -94,6 +99,11 @@ def shift_line(scenario: Scenario) -> str:
     )
 
 
+def sparse_line(scenario: Scenario) -> str:
+    """Say what a pruned row costs under the profile's law."""
+    return PRICED_KERNEL if scenario.profile.law.prices_scoring else IDEAL_KERNEL
+
+
 def profile_lines(scenario: Scenario) -> list[str]:
     """Say what the profile leaves open: another model, composed or unmeasured steps, limits."""
     profile = scenario.profile
@@ -115,8 +125,8 @@ def profile_lines(scenario: Scenario) -> list[str]:
 def beyond_profile(scenario: Scenario, ledger: Ledger) -> dict[str, int]:
     """Count what lies outside the ranges that the step law was fitted on.
 
-    ``steps_outside_profile`` looks at each step's decode rows, prompt tokens and KV tokens (in
-    whole pages); a step with none of a feature is inside. Where steps were not recorded,
+    ``steps_outside_profile`` looks at each step's decode rows, prompt tokens, KV tokens (in whole
+    pages) and pages scored; a step with none of a feature is inside. Where steps were not recorded,
     ``steps_unchecked`` counts them, if the limits allow any to lie outside. Prompt squares are not
     in the ledger: ``prompt_squares_beyond_profile`` is the value of the longest prompt's largest
     last chunk, 0 where that was fitted. A feature that the profile gives no range for is not
@@ -124,7 +134,7 @@ def beyond_profile(scenario: Scenario, ledger: Ledger) -> dict[str, int]:
     """
     counts = {
         "steps_outside_profile": int(_outside(scenario, ledger).sum()),
-        "prompt_squares_beyond_profile": _squares_beyond(scenario),
+        "prompt_squares_beyond_profile": _squares_beyond(scenario, ledger),
     }
     if not ledger.record_steps and _limits_exceed(scenario):
         counts["steps_unchecked"] = ledger.totals.n_steps
@@ -157,6 +167,7 @@ def _features(scenario: Scenario, ledger: Ledger) -> dict[str, np.ndarray]:
         "n_decode": ledger.steps["n_decode"],
         "kv_tokens_read": ledger.steps["page_units_read"] / units * scenario.limits.page_tokens,
         "prompt_tokens": ledger.steps["prompt_tokens"],
+        "pages_scored": ledger.steps["pages_scored"],
     }
 
 
@@ -180,12 +191,14 @@ def _limits_exceed(scenario: Scenario) -> bool:
     return bool(least or most)
 
 
-def _squares_beyond(scenario: Scenario) -> int:
+def _squares_beyond(scenario: Scenario, ledger: Ledger) -> int:
     longest = max(r.prompt_tokens for r in scenario.trace.requests)
     if scenario.lengths == "arrivals" and scenario.arrivals is not None:
         asked = scenario.arrivals.prompt_tokens
         longest = longest if asked is None else int(np.max(asked[: scenario.n_requests]))
         longest = min(longest, scenario.limits.max_context)
+    if scenario.sessions is not None:
+        longest = int(ledger.requests["prompt_tokens"].max())
     chunk = min(longest, scenario.limits.token_budget)
     squares = chunk_squares(longest - chunk, chunk)
     return squares if scenario.profile.outside(prompt_squares=squares) else 0

@@ -73,7 +73,7 @@ def capacity_per_s(trace: Trace, law: StepLaw, limits: EngineLimits) -> float:
     batch = min(limits.max_seqs, max(1.0, limits.n_pages / _mean_pages(prompt, output, limits)))
     kv_read = output * prompt + output * (output + 1.0) / 2.0
     seconds = (
-        output * (law.base_s / batch + law.per_decode_s)
+        output * law.decode_row_s(batch)
         + law.per_kv_token_s * kv_read
         + law.per_prompt_token_s * prompt
         + law.per_prompt_square_s * prompt**2

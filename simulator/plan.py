@@ -135,7 +135,7 @@ def first_guess_per_s(arrivals: Arrivals, law: StepLaw, limits: EngineLimits) ->
     pages = float(np.mean((prompt + output) / limits.page_tokens)) + 0.5
     batch = min(float(limits.max_seqs), max(1.0, limits.n_pages / pages))
     seconds = (
-        output * (law.base_s / batch + law.per_decode_s)
+        output * law.decode_row_s(batch)
         + law.per_kv_token_s * (output * prompt + output * (output + 1.0) / 2.0)
         + law.per_prompt_token_s * prompt
         + law.per_prompt_square_s * prompt**2

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from simulator.caveats import IDEAL_KERNEL, profile_lines, shift_line
+from simulator.caveats import profile_lines, shift_line, sparse_line
 from simulator.join import join_line
 from simulator.plan import Plan
 from simulator.plan_bracket import RUNG
+from simulator.plan_edge import edge_lines
 
 
 def plan_notes(plan: Plan) -> list[str]:
     """Return one line per thing that the figures rest on."""
     scenario, question = plan.setup.scenario, plan.question
     traced, planned = str(scenario.trace.metadata["model"]), scenario.profile.model
-    blocks, hours = plan.setup.blocks, question.draws
+    blocks, draws = plan.setup.blocks, question.draws
     lines = [
-        f"intervals: where another hour of this traffic falls with 95 %, from {hours} hours "
-        f"resampled in blocks of {blocks.length} requests ({blocks.reason}), each with its own "
-        "join and residuals; more hours do not narrow them below the traffic's own spread",
-        "a level is met where the recorded hour meets it and the far edge of every interval does",
-        "a resampled hour keeps bursts up to a block and no longer trend; the recorded hour keeps "
-        "its own",
+        *edge_lines(plan),
+        f"intervals: where another recording of this traffic, as long as this one, falls with 95 "
+        f"%, from {draws} resamples in blocks of {blocks.length} requests ({blocks.reason}), each "
+        "with its own join and residuals; more of them do not narrow it below the traffic's own "
+        "spread",
+        "a level is met where the recording meets it and the far edge of every interval does",
+        "a resample keeps bursts up to a block and no longer trend; the recording keeps its own",
         f"a knee is the largest rate on a ladder of {100 * (RUNG - 1):.0f} % steps that one server "
         "meets the level at; traffic is stretched in time, so its shape is kept",
     ]
@@ -30,7 +32,7 @@ def plan_notes(plan: Plan) -> list[str]:
     lines += _counted(plan)
     lines.append("output lengths are the arrival trace's, whatever the temperature")
     lines.append("NLL is that of dense attention: what pruning costs is quoted, not simulated")
-    return [*lines, shift_line(scenario), IDEAL_KERNEL]
+    return [*lines, shift_line(scenario), sparse_line(scenario)]
 
 
 def _machine_lines(plan: Plan) -> list[str]:
@@ -48,13 +50,13 @@ def _machine_lines(plan: Plan) -> list[str]:
     else:
         lines.append(
             f"{plan.price.usd_per_gpu_hour:g} USD per GPU hour, {plan.price.gpus} GPU(s) a server, "
-            "every server up for the whole hour"
+            "every server up for the whole span"
         )
     return lines
 
 
 def _counted(plan: Plan) -> list[str]:
-    """Say how far recordings and profile had to be stretched, in the reference's recorded hour."""
+    """Say how far recordings and profile had to be stretched, in the reference's recording."""
     reference = plan.reference
     found = {
         name.removeprefix("caveat."): round(value)

@@ -96,6 +96,11 @@ class StepPrice:
                     prompt_tokens += row.n_tokens
                     squares += chunk_squares(row.start, row.n_tokens)
         seconds = self._law.step_s(
-            decoded.rows, decoded.kv_tokens, prompt_tokens, squares, decoded.longest
+            decoded.rows,
+            decoded.kv_tokens,
+            prompt_tokens,
+            squares,
+            decoded.longest,
+            decoded.scored,
         )
         return max(1, round(1e9 * seconds))

@@ -74,8 +74,9 @@ class TableLaw(StepLaw):
         prompt_tokens: Any,
         prompt_squares: Any,
         kv_longest: Any = 0.0,
+        pages_scored: Any = 0.0,
     ) -> Any:
-        """Return the seconds of a step; scalars give a float, arrays broadcast."""
+        """Return the seconds of a step, its page scoring unpriced; scalars give a float."""
         given = (n_decode, kv_tokens_read, prompt_tokens, prompt_squares, kv_longest)
         if not any(isinstance(value, np.ndarray) for value in given):
             return self.tables.step_s(*given)

@@ -76,6 +76,11 @@ def law_text(profile: Profile) -> str:
         ["base that a prompt hides", "", _ms(law.prompt_overlap_s)],
         ["decode row beside a prompt, more", "B", _ms(law.per_mixed_decode_s)],
         ["KV token beside a prompt, more", "KV", _ms(law.per_mixed_kv_token_s)],
+        ["page scored, of a layer and KV head", "S", _ms(law.per_scored_unit_s)],
+        ["step that scores pages", "", _ms(law.pruned_step_s)],
+        ["step that holds prompt tokens", "", _ms(law.prompt_step_s)],
+        ["prompt pair over prompt tokens", "Q/P", _ms(law.per_prompt_context_s)],
+        [f"decode row beyond {law.decode_knee:g}", "B", _ms(law.per_knee_decode_s)],
     ]
     return table(("step law", "per", "ms"), rows)
 

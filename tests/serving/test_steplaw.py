@@ -71,6 +71,58 @@ def test_decode_rows_cost_more_beside_a_prompt_only() -> None:
     assert law.step_s(*columns).tolist() == [law.step_s(*step) for step in steps]
 
 
+def test_a_step_that_scores_pages_costs_them_and_a_constant_once() -> None:
+    law = StepLaw.from_json(
+        {**STEP_LAW.to_json(), "per_scored_unit_s": 1e-6, "pruned_step_s": 2e-3}
+    )
+    dense = law.step_s(4, 1000, 0, 0)
+    assert dense == STEP_LAW.step_s(4, 1000, 0, 0)
+    assert law.step_s(4, 1000, 0, 0, 0, 500) - dense == pytest.approx(500e-6 + 2e-3)
+    steps = [(4, 900, 0, 0, 0, 0), (4, 900, 0, 0, 0, 70), (2, 90, 7, 49, 0, 9), (0, 0, 9, 81, 0, 0)]
+    columns = [np.array(column) for column in zip(*steps, strict=True)]
+    assert law.step_s(*columns).tolist() == [law.step_s(*step) for step in steps]
+    alone = law.step_s(4, 900, 0, 0, 0, columns[5])  # as macro-steps ask: one batch, many steps
+    assert alone.tolist() == [law.step_s(4, 900, 0, 0, 0, scored) for scored in (0, 70, 9, 0)]
+
+
+def test_decode_rows_beyond_the_knee_cost_more_where_no_prompt_hides_them() -> None:
+    law = StepLaw.from_json({**STEP_LAW.to_json(), "per_knee_decode_s": 1e-3, "decode_knee": 6.0})
+    assert law.step_s(6, 1000, 0, 0) == STEP_LAW.step_s(6, 1000, 0, 0)
+    more = law.step_s(9, 1000, 0, 0) - STEP_LAW.step_s(9, 1000, 0, 0)
+    assert more == pytest.approx(3e-3)
+    assert law.step_s(9, 1000, 70, 4900) == STEP_LAW.step_s(9, 1000, 70, 4900)
+    rows = np.arange(20)
+    steps = [law.step_s(n, 500, p, p * p) for n in rows.tolist() for p in (0, 7)]
+    columns = (np.repeat(rows, 2), np.full(40, 500), np.tile([0, 7], 20), np.tile([0, 49], 20))
+    assert law.step_s(*columns).tolist() == steps
+    assert law.step_s(9, np.array([500, 600]), 0, 0).tolist() == [
+        law.step_s(9, kv, 0, 0) for kv in (500, 600)
+    ]
+    assert 9 * law.decode_row_s(9) == pytest.approx(law.step_s(9, 0, 0, 0))
+
+
+def test_a_step_with_a_prompt_may_cost_a_constant_of_its_own() -> None:
+    law = StepLaw.from_json({**STEP_LAW.to_json(), "prompt_step_s": 4e-3})
+    assert law.step_s(4, 1000, 0, 0) == STEP_LAW.step_s(4, 1000, 0, 0)
+    long = STEP_LAW.step_s(4, 1000, 900, 810_000)
+    assert law.step_s(4, 1000, 900, 810_000) == pytest.approx(long + 4e-3)
+
+
+def test_a_chunk_late_in_its_prompt_may_cost_for_what_lies_before_it() -> None:
+    law = StepLaw.from_json({**STEP_LAW.to_json(), "per_prompt_context_s": 1e-5})
+    late = chunk_squares(3000, 200)
+    more = law.step_s(0, 0, 200, late) - STEP_LAW.step_s(0, 0, 200, late)
+    assert more == pytest.approx(6200 * 1e-5)
+    steps = [(4, 1000, 0, 0), (0, 0, 200, late), (2, 90, 700, 490_000)]
+    columns = [np.array(column) for column in zip(*steps, strict=True)]
+    assert law.step_s(*columns).tolist() == [law.step_s(*step) for step in steps]
+
+
+def test_a_law_that_prices_no_scoring_gives_the_same_bits_whatever_was_scored() -> None:
+    assert not STEP_LAW.prices_scoring
+    assert STEP_LAW.step_s(4, 1000, 7, 49, 300, 10**6) == STEP_LAW.step_s(4, 1000, 7, 49, 300)
+
+
 @pytest.mark.parametrize("changes", [{"prompt_overlap_s": 6e-3}, {"floor_s": 1e-3}])
 def test_an_overlap_needs_a_base_and_a_floor_above_it(changes: dict[str, float]) -> None:
     with pytest.raises(ValueError, match="prompt_overlap_s <= base_s <= floor_s"):

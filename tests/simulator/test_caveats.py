@@ -11,7 +11,13 @@ import pytest
 
 from controllers.presets import get_preset
 from simulator import defaults
-from simulator.caveats import beyond_profile, caveat_lines, range_lines
+from simulator.caveats import (
+    IDEAL_KERNEL,
+    PRICED_KERNEL,
+    beyond_profile,
+    caveat_lines,
+    range_lines,
+)
 from simulator.scenario import build, run
 from traces.profile import ProfileError, read_profile
 
@@ -40,6 +46,18 @@ def test_a_roofline_and_a_composed_law_are_told(trace, profile):
     measured = " ".join(said(trace, profile))
     assert "roofline" not in measured
     assert "composed" not in measured
+
+
+def test_a_law_without_a_price_of_scoring_is_that_of_an_ideal_kernel(trace, profile):
+    priced, free = (
+        dataclasses.replace(
+            profile, step_law={**profile.step_law, "per_scored_unit_s": price, "pruned_step_s": 0.0}
+        )
+        for price in (1e-8, 0.0)
+    )
+    assert IDEAL_KERNEL in said(trace, free)
+    assert PRICED_KERNEL in said(trace, priced)
+    assert IDEAL_KERNEL not in said(trace, priced)
 
 
 def test_another_traced_model_is_told(trace, profile):
