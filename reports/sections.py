@@ -26,6 +26,7 @@ from reports.tables import (
     html_table,
     matched_grid,
 )
+from reports.validation.live_section import live, live_growth, live_trajectories
 from reports.validation.section import golden, golden_sensitivity
 from simulator.caveats import IDEAL_KERNEL
 
@@ -203,6 +204,9 @@ SECTIONS: tuple[Section, ...] = (
     parity,
     golden,
     golden_sensitivity,
+    live,
+    live_growth,
+    live_trajectories,
     stability,
     variance,
     estimators,

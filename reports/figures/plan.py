@@ -23,14 +23,14 @@ def footer(plan: Document) -> str:
     """Return what every figure of a plan rests on."""
     config = plan["config"]
     return (
-        f"simulated: {config['requests']:,} requests, the recorded hour and "
-        f"{config['resampled_hours']} resampled; {config['planned_model']} on "
+        f"simulated: {config['requests']:,} requests, the recording and "
+        f"{config['resampled_hours']} resamples; {config['planned_model']} on "
         f"{config['profile_device']}"
     )
 
 
 def level_held(plan: Document) -> Figure:
-    """Draw every clause of the level: the recorded hour, other hours, and the bound."""
+    """Draw every clause of the level: the recording, resamples, and the bound."""
     rows = plan["rows"]
     colour = colours(tuple(row["preset"] for row in rows))
     clauses = [clause["clause"] for clause in rows[0]["fewest"]["clauses"]]
@@ -45,7 +45,7 @@ def level_held(plan: Document) -> Figure:
             axis.set_yticks(range(len(rows)), [row["preset"] for row in rows])
             axis.tick_params(axis="y", labelleft=index == 0)
             axis.set_ylim(len(rows) - 0.4, -0.6)
-        shown = [("recorded hour", "D", True), ("other hours, 95 %", "line", True)]
+        shown = [("recording", "D", True), ("resamples, 95 %", "line", True)]
         if any(row["one_less"] is not None for row in rows):
             shown.append(("the same with one server less", "D", False))
         _key(figure, shown)

@@ -36,19 +36,84 @@ def validate(
         float | None, typer.Option(help="Exit 1 if a mean is off by more, percent.")
     ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for golden.json and the figures.")
+        Path | None, typer.Option(help="Folder for what is measured, the JSON and the figures.")
     ] = None,
+    profile: Annotated[
+        Path | None, typer.Option(help="Validate the live backend by this machine's profile.")
+    ] = None,
+    arrivals: Annotated[
+        Path | None, typer.Option(help="Arrival trace [default: Azure conversation].")
+    ] = None,
+    loads: Annotated[str, typer.Option(help="Shares of capacity.")] = ".5,.8,1.1",
+    presets: Annotated[str, typer.Option(help="Presets.")] = "baseline,attention,full",
+    requests: Annotated[int, typer.Option(help="Requests of a run.")] = 48,
+    overload_requests: Annotated[int, typer.Option(help="The same above capacity.")] = 400,
+    repeats: Annotated[int, typer.Option(help="Runs of each preset at each load.")] = 5,
+    overload_repeats: Annotated[int, typer.Option(help="Runs above capacity.")] = 3,
+    prompt_tokens: Annotated[str, typer.Option(help="Prompt lengths, LO-HI.")] = "64-1024",
+    overload_prompt_tokens: Annotated[str, typer.Option(help="Above capacity.")] = "64-256",
+    max_tokens: Annotated[int, typer.Option(help="Length of every reply.")] = 32,
+    temperature: Annotated[float, typer.Option(help="Of every request.")] = 0.8,
+    target_nats: Annotated[float, typer.Option(help="Entropy set-point of every request.")] = 1.0,
+    sparse_from: Annotated[
+        int, typer.Option(help="Context from which pages may be left out, tokens.")
+    ] = 512,
+    pages: Annotated[int | None, typer.Option(min=1, help="KV pages of the live pool.")] = None,
+    seed: Annotated[int, typer.Option(help="Seed of windows and noise.")] = 0,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
+    rescale: Annotated[
+        bool, typer.Option("--rescale", help="Multiply the profile by the reference steps' drift.")
+    ] = False,
+    require_stable: Annotated[
+        bool, typer.Option("--require-stable", help="Exit 1 if a queue grows without end.")
+    ] = False,
     json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
 ) -> None:
-    """Simulate runs of a real engine that others measured, and print the difference."""
+    """Set the simulator beside measured runs: others' (--golden) or our live engine's (--profile).
+
+    With --profile a window of a real arrival trace is played in wall time, presets and loads in
+    turn, and the same requests are simulated; every finished run is kept in --out.
+    """
     from controllers.core import require
+
+    if profile is not None:
+        require(golden is None, "golden and profile exclude each other", golden=golden)
+        require(out is not None, "a live validation needs --out", out=out)
+        assert out is not None, "just required"
+        code = _live(
+            profile,
+            out,
+            options={
+                "loads": loads,
+                "presets": presets,
+                "requests": requests,
+                "overload_requests": overload_requests,
+                "repeats": repeats,
+                "overload_repeats": overload_repeats,
+                "prompt_tokens": prompt_tokens,
+                "overload_prompt_tokens": overload_prompt_tokens,
+                "max_tokens": max_tokens,
+                "temperature": temperature,
+                "target_nats": target_nats,
+                "sparse_from": sparse_from,
+                "seed": seed,
+            },
+            arrivals=arrivals,
+            model=model,
+            pages=pages,
+            resume=resume,
+            rescale=rescale,
+            require_stable=require_stable,
+            json=json,
+        )
+        raise typer.Exit(code)
     from reports.validation.document import drawn, run_document, text, worst_mean_pct
     from reports.validation.golden import compare, prepare
     from reports.validation.sensitivity import sensitivity as moved
     from traces.golden import golden_folders
 
     if golden is None:
-        raise ValueError("golden: must name a folder: only golden runs are validated here")
+        raise ValueError("golden: must name a folder of runs, or --profile a profile; got neither")
     require(within is None or within >= 0.0, "within must be >= 0", within=within)
     require(out is None or out.is_dir(), "out must be a folder", out=out)
     runs: list[dict[str, Any]] = []
@@ -71,6 +136,23 @@ def validate(
     if within is not None and worst > within:
         note(f"error: a mean is off by {worst:.1f} %, more than {within:g} %")
         raise typer.Exit(FAILED)
+
+
+def _live(profile: Path, out: Path, *, options: dict[str, Any], **asked: Any) -> int:
+    """Read the options of a live validation and run it; return the exit code."""
+    from reports.validation.live_commands import LiveRequest, limits, numbers, validate_live
+    from reports.validation.live_load import LiveOptions
+
+    read = {
+        **options,
+        "loads": numbers("loads", options["loads"]),
+        "presets": tuple(options["presets"].split(",")),
+    }
+    for name in ("prompt_tokens", "overload_prompt_tokens"):
+        read[name] = limits(name, options[name])
+    return validate_live(
+        LiveRequest(profile=profile, out=out, options=LiveOptions(**read), **asked)
+    )
 
 
 def _write(out: Path, runs: list[dict[str, Any]], figures: list[dict[str, Any]]) -> None:
