@@ -10,6 +10,7 @@ import typer
 
 from simulator.commands import (
     ArrivalsFile,
+    CutPrompts,
     GpuName,
     Lengths,
     MaxSeqs,
@@ -23,10 +24,13 @@ from simulator.commands import (
     SloTpot,
     SloTtft,
     TargetNats,
+    Think,
     TokenBudget,
     Topology,
     Tp,
     TraceFile,
+    Turns,
+    Users,
     assemble,
     device,
 )
@@ -70,6 +74,10 @@ def simulate(
     target_nats: TargetNats = 1.0,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
+    users: Users = None,
+    turns: Turns = None,
+    think: Think = None,
+    cut_prompts: CutPrompts = False,
 ) -> None:
     """Simulate presets on the same requests and write a page that compares them."""
     from controllers.core import require
@@ -101,6 +109,10 @@ def simulate(
         slo_tpot=slo_tpot,
         lengths=lengths,
         topology=topology,
+        users=users,
+        turns=turns,
+        think=think,
+        cut_prompts=cut_prompts,
     )
     # A log is kept in memory, and asks for mode online, which is the slow one.
     telling = scenario.n_requests <= STORY_REQUESTS if story is None else story

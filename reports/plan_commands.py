@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from simulator.commands import (
+    CutPrompts,
     GpuName,
     Json,
     MaxSeqs,
@@ -17,6 +18,7 @@ from simulator.commands import (
     ModeOption,
     Pages,
     Roofline,
+    RouterOption,
     TokenBudget,
     Tp,
     TraceFile,
@@ -52,7 +54,7 @@ def plan(
         int | None, typer.Option(help="Plan on the first so many arrivals only.")
     ] = None,
     replicas_max: Annotated[int, typer.Option(help="Most replicas to try.")] = 64,
-    seeds: Annotated[int, typer.Option(help="Resampled hours beside the recorded one.")] = 5,
+    seeds: Annotated[int, typer.Option(help="Resamples of the recording beside it.")] = 5,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     block_s: Annotated[
         float | None, typer.Option(help="Traffic in a resampled block, s; default: chosen.")
@@ -60,7 +62,8 @@ def plan(
     usd_per_hour: Annotated[
         float | None, typer.Option(help="Price of one GPU hour; default: the profile's, if any.")
     ] = None,
-    router: Annotated[str, typer.Option(help="How replicas are chosen.")] = "least_loaded",
+    router: RouterOption = "least_loaded",
+    cut_prompts: CutPrompts = False,
     mode: ModeOption = "auto",
     max_seqs: MaxSeqs = None,
     token_budget: TokenBudget = None,
@@ -76,7 +79,12 @@ def plan(
     html: Annotated[Path | None, typer.Option(help="Write a page with figures here.")] = None,
     json: Json = False,
 ) -> None:
-    """Find the fewest replicas that meet a service level, their cost, and the knee of load."""
+    """Find the fewest replicas that meet a service level, their cost, and the knee of load.
+
+    All replicas are alike, so that their number is the answer. Groups of unequal servers, and
+    prefill apart from decode, have no single number to search: compare such clusters by
+    simulate --topology.
+    """
     from controllers.core import require
     from controllers.presets import get_preset
     from reports.plan_document import plan_document
@@ -107,8 +115,9 @@ def plan(
         device(profile, model, gpu, tp, roofline=roofline, required=True),
         traffic,
         rate=rate,
-        requests=None,
+        requests=requests,
         router=router,
+        cut_prompts=cut_prompts,
         mode=mode,
         max_seqs=max_seqs,
         token_budget=token_budget,
@@ -117,7 +126,15 @@ def plan(
         slo_tpot=level.threshold_s("tpot"),
         whole_trace=False,
     )
-    setup = prepare(scenario, traffic, requests=requests, rate=rate, block_s=block_s, seed=seed)
+    setup = prepare(
+        scenario,
+        traffic,
+        requests=requests,
+        rate=rate,
+        block_s=block_s,
+        seed=seed,
+        percentiles=level.percentiles,
+    )
     store = Store(None if out is None else out.with_name(out.name + RUNS), fresh=fresh)
     if store.read:
         note(f"{store.read} simulations were found beside {out}")

@@ -11,6 +11,7 @@ from simulator.plan import Plan, Row
 from simulator.plan_bracket import RUNG
 from simulator.plan_caveats import plan_notes
 from simulator.plan_cost import GPU_HOURS, Costed
+from simulator.plan_edge import load_of_knee
 
 PRUNING = "pruning_kl_nats"  # quoted distance to dense attention; 0 where nothing is pruned
 OBJECTIVES = (GPU_HOURS, "ttft_s.p99", PRUNING)
@@ -98,6 +99,7 @@ def _row(row: Row, quote: Quoted | None) -> dict[str, object]:
         "one_less": None if row.fewer is None else row.fewer.to_json(),
         "knee": None if row.knee is None else row.knee.to_json(),
         "knee_fails_at_per_s": answer.above,
+        "load_of_knee": load_of_knee(answer),
         "alike": row.alike.to_json(),
         "against_reference": {name: one.to_json() for name, one in row.against.items()},
         "pruning_measured": None if quote is None else quote.to_json(),

@@ -20,7 +20,7 @@ Document = Mapping[str, Any]
 
 LEAD = (
     "How many servers a service level takes under each control preset, what they cost, and what "
-    "the saving does to quality. Simulated on recorded traffic and on other hours like it; read "
+    "the saving does to quality. Simulated on recorded traffic and on resamples of it; read "
     "what the plan rests on before buying anything."
 )
 OBJECTIVES = {
@@ -80,21 +80,22 @@ def answer(plan: Document) -> Part:
                 Cell(row["preset"]),
                 Cell(servers),
                 Cell(_binding(row["one_less"] or fewest)),
-                _spread(fewest, cost),
+                _share(row.get("load_of_knee")),
                 _spread(fewest, "utilisation", 100.0),
+                _spread(fewest, cost),
                 Cell("-" if knee_at is None else number(knee_at["rate_per_s"])),
                 Cell("-") if knee_at is None else _spread(knee_at, cost),
             )
         )
     grid = Grid(
-        head=("preset", "servers", "what binds", "cost", "busy", "knee of one server", "cost"),
-        units=("", "", "", unit, "% of time", "requests/s", f"at its knee, {unit}"),
+        head=("preset", "servers", "what binds", "load", "busy", "cost", "knee", "cost at knee"),
+        units=("", "", "", "% of knee", "% of time", unit, "requests/s, one server", unit),
         rows=tuple(rows),
     )
     caption = (
         f"Fewest servers that meet {config['slo']} at {config['rate_per_s']:.4g} requests/s, "
-        f"{config['gpus_per_replica']} GPU(s) each. In brackets: where another hour of this "
-        "traffic falls with 95 %."
+        f"{config['gpus_per_replica']} GPU(s) each. In brackets: where another recording of "
+        "this traffic falls with 95 %. Load is per server, as a share of the knee of one."
     )
     return Part(name="answer", title="Answer", html=html_table(grid, caption))
 
@@ -107,7 +108,7 @@ def level(plan: Document) -> Part:
         figure=level_held(plan),
         caption=(
             "Each preset on its fewest servers, and below it, hollow, on one less. An answer holds "
-            "where the recorded hour and the far end of the other hours lie left of the bound (for "
+            "where the recording and the far end of its resamples lie left of the bound (for "
             "a share: right of it). Axes end at four times the bound."
         ),
     )
@@ -121,7 +122,7 @@ def knee(plan: Document) -> Part | None:
     step = 100.0 * plan["config"]["knee_resolution"]
     caption = (
         "Traffic is stretched or squeezed in time, its shape kept, and the level is held against "
-        f"the recorded hour and the others; rates are tried on a ladder of {step:.0f} % steps."
+        f"the recording and its resamples; rates are tried on a ladder of {step:.0f} % steps."
     )
     return Part(name="knee", title="The knee of load", figure=figure, caption=caption)
 
@@ -148,7 +149,7 @@ def cost(plan: Document) -> Part:
     )
     caption = (
         "A point is dominated by one that is told apart as better in cost, waiting or distance to "
-        "dense attention and as worse in none; compared on the same hours, beyond chance. NLL is "
+        "dense attention and as worse in none; compared on the same traffic, beyond chance. NLL is "
         "shown, not ranked: a lower temperature lowers it, and that is not better text."
     )
     table = html_table(grid, caption)
@@ -192,7 +193,7 @@ def quality(plan: Document) -> Part:
         for row in plan["rows"]
         if (quote := row["pruning_measured"]) is not None
     )
-    table = html_table(grid, "At the planned size; in brackets 95 % of other hours.")
+    table = html_table(grid, "At the planned size; in brackets 95 % of resamples.")
     return Part(
         name="quality",
         title="Quality at that size",
@@ -201,7 +202,7 @@ def quality(plan: Document) -> Part:
 
 
 def differences(plan: Document) -> Part | None:
-    """Show each preset against the reference on the same hours and servers."""
+    """Show each preset against the reference on the same traffic and servers."""
     reference = plan["config"]["reference"]
     others = [row for row in plan["rows"] if row["preset"] != reference]
     if not others:
@@ -218,8 +219,8 @@ def differences(plan: Document) -> Part | None:
     )
     servers = others[0]["alike"]["replicas"]
     caption = (
-        f"Against {reference} on {servers} server(s), the same hours for both; in brackets 95 % of "
-        "other hours; * the interval excludes 0."
+        f"Against {reference} on {servers} server(s), the same traffic for both; in brackets 95 % "
+        "of resamples; * the interval excludes 0."
     )
     return Part(name="differences", title=f"Against {reference}", html=html_table(grid, caption))
 
@@ -251,6 +252,10 @@ def _spread(load: Document, name: str, scale: float = 1.0) -> Cell:
     if hours is None:
         return Cell("-")
     return Cell(number(scale * hours["centre"]), _brackets(hours, scale))
+
+
+def _share(value: float | None) -> Cell:
+    return Cell("-" if value is None else f"{100 * value:.0f}")
 
 
 def _brackets(hours: Document, scale: float) -> str:

@@ -8,7 +8,8 @@ from reports.plan_document import pareto, quote_of
 from reports.plan_quality import Quoted
 from simulator.plan import Plan, Row
 from simulator.plan_caveats import plan_notes
-from simulator.plan_cost import GPU_HOURS, USD
+from simulator.plan_cost import GPU_HOURS, USD, UTILISATION
+from simulator.plan_edge import load_of_knee
 from simulator.plan_figures import Spread
 from traces.text import number, table
 
@@ -60,8 +61,8 @@ def _headline(plan: Plan) -> str:
     return (
         f"{profile.model} on {profile.device} ({plan.price.gpus} GPU(s) a replica): fewest "
         f"replicas that meet {question.slo.text} at {number(question.rate_per_s)} requests/s\n"
-        f"{traffic.source}: {len(traffic)} requests; the recorded hour and {question.draws} hours "
-        f"resampled in blocks of {blocks} requests\n"
+        f"{traffic.source}: {len(traffic)} requests in {number(float(traffic.times_s[-1]))} s; "
+        f"the recording and {question.draws} resamples of it in blocks of {blocks} requests\n"
     )
 
 
@@ -69,8 +70,8 @@ def _answers(plan: Plan) -> str:
     money = plan.price.usd_per_gpu_hour is not None
     key, unit = (USD, "USD") if money else (GPU_HOURS, "GPU-h")
     header = [
-        "preset", "replicas", "binds", "one less", "load, % of knee", f"{unit}/M tokens",
-        "knee, req/s", f"at knee, {unit}/M",
+        "preset", "replicas", "binds", "one less", "load, % of knee", "busy, %",
+        f"{unit}/M tokens", "knee, req/s", f"at knee, {unit}/M",
     ]  # fmt: skip
     rows = []
     for row in plan.rows:
@@ -84,6 +85,7 @@ def _answers(plan: Plan) -> str:
                 decides.verdict.worst.clause.text,
                 "-" if row.fewer is None else row.fewer.load.verdict.status,
                 _load(row),
+                _shown(row.fewest.spread.get(UTILISATION), scale=100.0),
                 _shown(row.fewest.spread.get(key)),
                 _knee(row),
                 "-" if row.knee is None else _shown(row.knee.spread.get(key)),
@@ -94,10 +96,8 @@ def _answers(plan: Plan) -> str:
 
 def _load(row: Row) -> str:
     """Return the load of one server as a share of its knee: what is left is headroom."""
-    if row.knee is None:
-        return "-"
-    per_server = row.fewest.load.rate_per_s / row.fewest.load.replicas
-    return f"{100 * per_server / row.knee.load.rate_per_s:.0f}"
+    share = load_of_knee(row.answer)
+    return "-" if share is None else f"{100 * share:.0f}"
 
 
 def _knee(row: Row) -> str:
@@ -160,7 +160,7 @@ def _differences(plan: Plan) -> str:
         cells.append(_knee_gain(row, reference))
         rows.append(cells)
     title = (
-        f"Against {reference.preset} on {reference.alike.load.replicas} replica(s), same hours; "
+        f"Against {reference.preset} on {reference.alike.load.replicas} replica(s), same traffic; "
         "* the interval excludes 0\n"
     )
     return title + table(header, rows)

@@ -13,6 +13,7 @@ import typer
 from simulator.caveats import caveat_json
 from simulator.commands import (
     ArrivalsFile,
+    CutPrompts,
     GpuName,
     Json,
     Lengths,
@@ -29,14 +30,17 @@ from simulator.commands import (
     SloTpot,
     SloTtft,
     TargetNats,
+    Think,
     TokenBudget,
     Topology,
     Tp,
     TraceFile,
+    Turns,
+    Users,
     assemble,
     device,
-    report,
 )
+from simulator.run_text import report
 from traces.console import emit_json, guarded, note, progress
 from traces.text import number, table
 
@@ -70,6 +74,10 @@ def simulate(
     gpu: GpuName = None,
     tp: Tp = 1,
     roofline: Roofline = False,
+    users: Users = None,
+    turns: Turns = None,
+    think: Think = None,
+    cut_prompts: CutPrompts = False,
     mode: ModeOption = "auto",
     max_seqs: MaxSeqs = None,
     token_budget: TokenBudget = None,
@@ -115,6 +123,10 @@ def simulate(
         lengths=lengths,
         mode=mode,
         topology=topology,
+        users=users,
+        turns=turns,
+        think=think,
+        cut_prompts=cut_prompts,
         whole_trace=False,
     )
     asked = decisions is not None or (html is not None and mode == "online")

@@ -11,12 +11,14 @@ import typer
 
 from reports.plan_commands import RUNS, Ticker
 from simulator.commands import (
+    CutPrompts,
     GpuName,
     Json,
     ModelName,
     ModeOption,
     ProfileFile,
     Roofline,
+    RouterOption,
     SloTpot,
     SloTtft,
     Tp,
@@ -58,9 +60,10 @@ def sweep(
     tp: Tp = 1,
     roofline: Roofline = False,
     mode: ModeOption = "auto",
-    router: Annotated[str, typer.Option(help="How replicas are chosen.")] = "least_loaded",
+    router: RouterOption = "least_loaded",
+    cut_prompts: CutPrompts = False,
     requests: Annotated[int | None, typer.Option(help="The first so many arrivals only.")] = None,
-    seeds: Annotated[int, typer.Option(help="Resampled hours beside the recorded one.")] = 0,
+    seeds: Annotated[int, typer.Option(help="Resamples of the recording beside it.")] = 0,
     seed: Annotated[int, typer.Option(help="Seed of all randomness.")] = 0,
     slo_ttft: SloTtft = None,
     slo_tpot: SloTpot = None,
@@ -93,14 +96,18 @@ def sweep(
         device(profile, model, gpu, tp, roofline=roofline),
         traffic,
         rate=None,
-        requests=None,
+        requests=requests,
         router=router,
+        cut_prompts=cut_prompts,
         mode=mode,
         slo_ttft=slo_ttft,
         slo_tpot=slo_tpot,
         whole_trace=False,
     )
     setup = prepare(scenario, traffic, requests=requests, seed=seed)
+    for load in loads:
+        require(load > 0.0, "rates must be finite and > 0", rate=load)
+        setup.scenario.at(load)  # refuses what the clock cannot tell apart, before any run
     store = Store(None if out is None else out.with_name(out.name + RUNS), fresh=fresh)
     pool = Pool(setup, store, jobs=jobs, cluster=cluster, progress=Ticker("simulations"))
     known = scenario.profile
@@ -136,7 +143,7 @@ def numbers(option: str, text: str) -> list[float]:
 
 
 def grid_text(cells: Sequence[Cell]) -> str:
-    """Return the recorded hour's figures of every cell as a table."""
+    """Return the recording's figures of every cell as a table."""
     rows = [
         [
             cell.preset,

@@ -5,6 +5,7 @@ What a waiting request's signals are computed from stands still, but for the clo
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -87,7 +88,10 @@ class Board:
         else:
             ids = [sequence.request.request_id for sequence in self._sequences]
             priority = bank.update(ids, signal)
-        return self._ranked(np.where(np.isfinite(priority), priority, LEAST))
+        ranks = priority.astype(np.float64)
+        if not math.isfinite(np.vdot(ranks, ranks)):  # squares of float32 fit
+            ranks[~np.isfinite(ranks)] = LEAST
+        return self._ranked(ranks)
 
     def _signal(self, now_ns: int, step: int) -> LoadSignal:
         """Return the signals of all who wait, as ``signal_of`` makes them, where the law looks."""

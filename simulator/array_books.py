@@ -173,10 +173,10 @@ class Books:
         columns = self.ledger.tokens.columns
         coverage, begin = columns["coverage"], len(columns["coverage"])
         columns["request_id"].frombytes(np.repeat(np.array(ids, np.int64), counts).tobytes())
-        for name, found in (("position", positions), ("now_ns", times)):
-            columns[name].frombytes(np.concatenate(found).tobytes())
+        columns["position"].frombytes(b"".join(positions))
+        columns["now_ns"].frombytes(b"".join(times))
         for name, found in zip(_FROM_TRAJECTORY, zip(*parts, strict=True), strict=True):
-            columns[name].frombytes(np.concatenate(found).tobytes())
+            columns[name].frombytes(b"".join(found))
         for n, sampled in zip(counts, first, strict=True):
             if sampled is not None:  # the row that a run began with may have been dense
                 coverage[begin] = sampled

@@ -125,9 +125,11 @@ class Decisions(Residents):
 
     def _heads(self, pinned: Sequence | None, now_ns: int) -> Iterator[Sequence]:
         """Yield who waits, the pinned one first, then as the law ranks them."""
-        alone = len(self.scheduler.waiting) == 1
-        if alone and self._stateless:
-            yield from list(self.scheduler.waiting.values())
+        waiting = self.scheduler.waiting
+        others = len(waiting) - (pinned is not None)
+        if self._stateless and others <= 1:  # nobody to rank
+            rest = [sequence for sequence in waiting.values() if sequence is not pinned]
+            yield from rest if pinned is None else (pinned, *rest)
             return
         if self._by_arrival:
             ranked = self.board.by_arrival()

@@ -13,6 +13,7 @@ from simulator.array_decisions import Decisions
 from simulator.array_life import Chunk, Life
 from simulator.array_pricing import Pricer
 from simulator.array_timeline import END, GIVEN, PAGES, PREEMPTED, PROMPT
+from simulator.array_watch import Unfinished
 
 MOST_STEPS = 256  # of a stretch: an arrival may cut it, and what lay behind was priced in vain
 
@@ -27,7 +28,8 @@ class Engine:
         self.deaf = False  # no newcomer can matter while these run
         self._macro = macro
         self._pricer = Pricer(residents)
-        self._watchdog = Watchdog(livelock_plans)
+        self._watchdog = Watchdog(livelock_plans, residents.limits)
+        self._unfinished = Unfinished(residents.lives)
         self._started_ns = 0  # when the present step began
         self._chunks: list[Chunk] = []
         self._full = False  # each step in flight computes a chunk like the only one of ``_chunks``
@@ -50,7 +52,11 @@ class Engine:
             if chunks or here.joined:
                 break
             self.barren()
-        self._watchdog.watch(1, ())  # progress: the count of barren plans in a row starts again
+        if chunks and not here.joined:  # else a decode row gives a token
+            gives = any(chunk.n_tokens == chunk.life.sequence.pending for chunk in chunks)
+            self._watchdog.watch(len(chunks), self._unfinished, gives_token=gives)
+        else:
+            self._watchdog.watch(1, ())
         self._started_ns, self._chunks, self._full = now_ns, chunks, False
         if preempted:
             timeline.rows[PREEMPTED][at] = preempted
@@ -73,7 +79,7 @@ class Engine:
         here = self.residents
         here.books.flush(here.step)
         here.books.plans_ahead += 1
-        self._watchdog.watch(0, [life.sequence for life in here.lives.values()])
+        self._watchdog.watch(0, self._unfinished)
 
     def observe(self) -> list[Life]:
         """Take in all steps in flight; return who gave its last token, in the order of rows."""

@@ -31,6 +31,13 @@ class TrajectorySource(Protocol):
         ...
 
 
+class Contexts(NamedTuple):
+    """What a dense row reads and holds, by length of context, ``[2, lengths]`` each."""
+
+    reads: np.ndarray  # float64, KV tokens and page units
+    held: np.ndarray  # int64, page units and pages
+
+
 class Chunk(NamedTuple):
     """A row outside of runs: prompt tokens, recomputed tokens, or the one that ends them."""
 
@@ -94,28 +101,25 @@ class Life:
         pending = 1 if self.imported else self.sequence.pending
         return pending + self.cap - self.sequence.generated
 
-    def script(self, trajectory: Trajectory, contexts: np.ndarray) -> np.ndarray:
-        """Fix what is to come and return the block.
-
-        ``contexts`` are KV tokens and page units that a dense row reads, the latter again, and
-        pages, by length of context, int64 ``[4, lengths]``.
-        """
+    def script(self, trajectory: Trajectory, contexts: Contexts) -> np.ndarray:
+        """Fix what is to come and return the block."""
         self.trajectory = trajectory
         n = trajectory.n_tokens
         self.end = n if self.last is None else min(n, self.last)
         self.reason = TRANSFERRED if self.end < n else "stop" if trajectory.stops else "length"
-        dense = contexts[:, self.prompt : self.prompt + self.end]
-        share, coverage = trajectory.share[: self.end], trajectory.coverage[: self.end]
-        self.least = float(np.minimum.reduce(coverage))
+        first, last = self.prompt, self.prompt + self.end
+        reads, held = contexts.reads[:, first:last], contexts.held[:, first:last]
+        self.least = trajectory.least
         self.block = block = np.empty((5, self.end), np.int64)
-        block[2::2] = dense[2:]
+        block[2::2] = held
         if self.least >= 1.0:
-            block[:2] = dense[:2]
+            block[:2] = reads
             block[3] = 0
         else:
-            reads = share * dense[:2]
-            block[:2] = np.rint(reads, out=reads)
-            np.multiply(dense[2], coverage < 1.0, out=block[3])
+            kept = reads * trajectory.share[: self.end]
+            block[:2] = np.rint(kept, out=kept)
+            sparse = trajectory.coverage[: self.end] < 1.0
+            np.multiply(held[0], sparse, out=block[3])
         return block
 
     def sync(self, step: int, page_tokens: int, pool: PageCount, *, grown: bool) -> None:

@@ -21,7 +21,7 @@ from controllers.serving.request import Request, Sequence
 from controllers.steplaw import StepLaw
 from simulator.array_board import Board
 from simulator.array_books import Books
-from simulator.array_life import Life, TrajectorySource
+from simulator.array_life import Contexts, Life, TrajectorySource
 from simulator.array_parts import (
     ArrayScheduler,
     BatchedService,
@@ -86,7 +86,7 @@ class Residents:
         context = np.arange(limits.max_context + 1)
         pages = -(-context // limits.page_tokens)
         units = pages * units_per_page
-        self._contexts = np.stack([context, units, units, pages])
+        self._contexts = Contexts(np.stack([context, units]) * 1.0, np.stack([units, pages]))
         self.units_per_page = units_per_page
         self.quantum = preset.quantum_tokens
         self._reserves = preset.priority.reserves

@@ -1,19 +1,16 @@
-"""What commands that simulate share: their options, a scenario made of them, a run as text."""
+"""What commands that simulate share: their options, and a scenario made of them."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar, cast, get_args
 
 import typer
 
-from simulator.caveats import caveat_lines
-from traces.text import number, table
-
 if TYPE_CHECKING:
-    from controllers.serving.metrics import Metric
-    from simulator.scenario import Run, Scenario
+    from simulator.scenario import Scenario
+    from simulator.sessions import Sessions
     from traces.arrivals import Arrivals
     from traces.profile import Profile
     from traces.store import Trace
@@ -31,7 +28,31 @@ Rate = Annotated[
 ]
 Requests = Annotated[int | None, typer.Option(help="Requests; default: every recorded one, once.")]
 Replicas = Annotated[int, typer.Option(help="Servers behind the router.")]
-RouterOption = Annotated[str, typer.Option("--router", help="round_robin or least_loaded.")]
+RouterOption = Annotated[
+    str,
+    typer.Option(
+        "--router",
+        help="How a server is chosen: round_robin, least_loaded, power_of_two, prefix_aware, "
+        "fastest, expected_work or entropy_aware.",
+    ),
+]
+CutPrompts = Annotated[
+    bool,
+    typer.Option(
+        "--cut-prompts", help="Cut prompts of arrivals beyond max_context; default: refuse them."
+    ),
+]
+Users = Annotated[
+    int | None,
+    typer.Option(help="Users in a closed loop, who ask, read, think and ask on; no --arrivals."),
+]
+Turns = Annotated[
+    float | None, typer.Option(help="Of --users: mean turns of a conversation; default 5.")
+]
+Think = Annotated[
+    float | None,
+    typer.Option(help="Of --users: mean s from an answer to the next question; default 10."),
+]
 ArrivalsFile = Annotated[
     Path | None,
     typer.Option(
@@ -70,30 +91,6 @@ Topology = Annotated[
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
 Choice = TypeVar("Choice")
-
-LATENCIES = {
-    "time to first token, s": "ttft_s",
-    "time per output token, s": "tpot_s",
-    "inter-token latency, s": "itl_s",
-    "end to end, s": "e2e_s",
-}
-TOTALS = {
-    "throughput, tokens/s": "throughput_tokens_per_s",
-    "throughput, requests/s": "throughput_requests_per_s",
-    "goodput, requests/s": "goodput_requests_per_s",
-    "KV pages kept, share": "kv_pages_kept_share",
-    "decode KV read, bytes": "kv_bytes_read",
-    "tau at the applied T, nats": "tau_nats",
-    "tau at T_cal, nats": "tau_cal_nats",
-    "net entropy change, nats": "entropy_net_nats",
-    "negative log-likelihood at T = 1, nats": "nll_nats",
-    "T on a clip, share of tokens": "clip_share",
-    "modelled cost, s": "cost_s",
-    "preemptions": "preemptions",
-    "longest service gap, steps": "max_service_gap_steps",
-    "Jain fairness index": "jain",
-    "requests completed": "completed",
-}
 
 
 def device(
@@ -141,6 +138,10 @@ def assemble(
     lengths: str | None = None,
     mode: str = "auto",
     topology: Path | None = None,
+    users: int | None = None,
+    turns: float | None = None,
+    think: float | None = None,
+    cut_prompts: bool = False,
     whole_trace: bool = True,
 ) -> Scenario:
     """Read the files that options name and return the scenario.
@@ -171,11 +172,24 @@ def assemble(
         from simulator.description_file import read_plan
 
         cluster = read_plan(topology, page_tokens=int(recorded.metadata["page_tokens"]))
+    sessions = None
+    if users is None:
+        for option, value in {"--turns": turns, "--think": think}.items():
+            if value is not None:
+                raise ValueError(f"{option} is of users in a closed loop; give --users")
+    else:
+        given = {"--arrivals": arrivals, "--rate": rate, "--lengths": lengths}
+        for option, value in given.items():
+            if value is not None:
+                raise ValueError(f"--users asks in a closed loop; leave {option} out")
+        sessions = closed_loop(users, turns, think, requests)
     return build(
         recorded,
         profile,
         rate_per_s=rate,
         n_requests=requests,
+        sessions=sessions,
+        cut_prompts=cut_prompts,
         replicas=replicas,
         router=_one_of("router", router, routers),
         arrivals=arrivals,
@@ -189,6 +203,23 @@ def assemble(
         mode=_one_of("mode", mode, modes),
         cluster=cluster,
     )
+
+
+def closed_loop(
+    users: int, turns: float | None, think: float | None, requests: int | None
+) -> Sessions:
+    """Return sessions of ``users``; ``requests`` of all together, or a conversation each."""
+    from controllers.core import require
+    from simulator.sessions import Sessions
+
+    turns, think = 5.0 if turns is None else turns, 10.0 if think is None else think
+    require(users >= 1, "users must be >= 1", users=users)
+    require(math.isfinite(turns) and turns >= 1.0, "turns must be >= 1", turns=turns)
+    require(math.isfinite(think) and think >= 0.0, "think must be >= 0", think=think)
+    whole = requests is None or (requests >= users and requests % users == 0)
+    require(whole, f"requests must be a multiple of {users}, the users", requests=requests)
+    each = max(1, round(turns)) if requests is None else requests // users
+    return Sessions(users=users, requests_per_user=each, turns=turns, think_s=think)
 
 
 def _recorded(path: Path, *, whole: bool) -> Trace:
@@ -206,36 +237,3 @@ def _one_of(option: str, value: str, known: tuple[Choice, ...]) -> Choice:
         if one == value:
             return one
     raise ValueError(f"{option} must be one of {', '.join(map(str, known))}; got {value!r}")
-
-
-def report(scenario: Scenario, done: Run) -> str:
-    """Return a run as text: latencies, totals, then what the numbers rest on."""
-    return "\n".join(
-        (
-            f"preset {done.preset}, seed {done.seed}: {scenario.n_requests} requests at "
-            f"{number(scenario.rate_per_s)}/s on {scenario.replicas} replica(s)\n",
-            _latencies(done.metrics),
-            _totals(done.metrics),
-            *(f"note: {line}" for line in caveat_lines(scenario, done)),
-            "",
-        )
-    )
-
-
-def _latencies(metrics: Mapping[str, Metric]) -> str:
-    stats = ("mean", "p50", "p95", "p99")
-    rows = []
-    for label, name in LATENCIES.items():
-        found = metrics[name]
-        values = [found[stat] if isinstance(found, dict) else None for stat in stats]
-        rows.append([label, *(number(value) for value in values)])
-    return table(("latency", *stats), rows)
-
-
-def _totals(metrics: Mapping[str, Metric]) -> str:
-    rows = []
-    for label, name in TOTALS.items():
-        value = metrics[name]
-        assert not isinstance(value, dict)
-        rows.append([label, number(value, 4)])
-    return table(("total", "value"), rows)

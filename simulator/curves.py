@@ -17,6 +17,7 @@ import numpy as np
 from controllers.core import require
 
 ROUNDING = 1e-6  # float32 ln T of an end node may exceed the float64 node by this much
+ZERO = np.zeros(())  # sooner than a number, which numpy makes an array of each time
 Weights = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # of h0, v0, h1, v1; each [B]
 QUINTIC_NODES = 3  # H and V at three nodes fix a quintic
 QUADRATURE_POINTS = 8  # Gauss-Legendre, per segment; the integrand is a cubic times exp
@@ -44,9 +45,8 @@ def locate(x_nodes: np.ndarray, x: np.ndarray) -> Segment:
 
 def _inside(x_nodes: np.ndarray, x: np.ndarray) -> bool:
     low, high = x_nodes.item(0) - ROUNDING, x_nodes.item(-1) + ROUNDING
-    return not x.size or (
-        np.minimum.reduce(x, None).item() >= low and np.maximum.reduce(x, None).item() <= high
-    )
+    # By place: half the time of finding the values, and a NaN is found too.
+    return not x.size or (x.item(x.argmin()) >= low and x.item(x.argmax()) <= high)
 
 
 def _require_inside(x_nodes: np.ndarray, x: np.ndarray) -> None:
@@ -197,28 +197,30 @@ class CurveTable:
 
 def _value_and_slope(c: np.ndarray, u: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Evaluate quintics ``c`` ``[B, 6]`` and their slopes at ``u``, neither below zero (Horner)."""
-    value = c[:, 5] * u
+    c0, c1, c2, c3, c4, c5 = c.T
+    value = c5 * u
     slope = value + value
-    value += c[:, 4]
-    slope += c[:, 4]
-    for k in (3, 2, 1):
+    value += c4
+    slope += c4
+    for term in (c3, c2, c1):
         value *= u
-        value += c[:, k]
+        value += term
         slope *= u
         slope += value
     value *= u
-    value += c[:, 0]
-    return np.maximum(value, 0.0, out=value), np.maximum(slope, 0.0, out=slope)
+    value += c0
+    return np.maximum(value, ZERO, out=value), np.maximum(slope, ZERO, out=slope)
 
 
 def _cubic_value(c: np.ndarray, u: np.ndarray) -> np.ndarray:
     """Evaluate cubics ``c`` ``[B, 4]`` at ``u``, never below zero."""
-    value = c[:, 3] * u
-    for k in (2, 1):
-        value += c[:, k]
+    c0, c1, c2, c3 = c.T
+    value = c3 * u
+    for term in (c2, c1):
+        value += term
         value *= u
-    value += c[:, 0]
-    return np.maximum(value, 0.0, out=value)
+    value += c0
+    return np.maximum(value, ZERO, out=value)
 
 
 def _terms(x_nodes: np.ndarray, value: np.ndarray, slope: np.ndarray) -> np.ndarray:

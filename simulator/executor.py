@@ -7,11 +7,14 @@ alone knows a request's true output length (the oracle boundary); the loop learn
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from collections.abc import Sequence as Seq
+from operator import add
 
 import numpy as np
 
 from controllers.compose import Shadow
 from controllers.core import TokenSignal
+from controllers.law_steps import LawSteps
 from controllers.presets import Preset
 from controllers.serving import eviction
 from controllers.serving.lane_table import LaneTable
@@ -52,11 +55,11 @@ class TraceExecutor:
         self._twin_coverage = twin_coverage
         self.reads_pages = preset.kv_budget_pages is not None  # else lengths say how many
         self._lanes = LaneTable(self._law, np.zeros(1, F32))
+        self._steps = LawSteps(self._law)  # of the stretch under way
         self._scripts: dict[int, Script] = {}
         self._stretch: Stretch | None = None
         self._price = StepPrice(model, step_law)
         self._prune = Pruning(model.shares, residual)
-        self._lowest = float(model.shares.coverages[0]) - 1e-6  # as ``count_below`` counts
         self.clamped_rows = 0  # rows whose coverage lay below the lowest recorded one
 
     def add(self, request: Request, trace_index: int, output_tokens: int | None = None) -> None:
@@ -98,17 +101,24 @@ class TraceExecutor:
         ``surprisal`` is the expected NLL at T = 1 of a token sampled at the command, for the
         recorded token is one draw at one temperature; greedy rows read it at the lowest node.
         """
-        sampled = [row for row in plan.rows if row.samples]
-        if not sampled:
+        ids = plan.sampled
+        if not ids:
             return self._prefill(plan)
-        ends = [row.start + row.n_tokens for row in sampled]
+        alone = len(ids) == len(plan.rows)
+        sampled = plan.rows if alone else tuple([row for row in plan.rows if row.samples])
+        _, starts, counts, _, coverage, _, _, _ = zip(*sampled, strict=True)
+        ends = list(map(add, starts, counts))
         stretch = self._stretch
-        if stretch is None or not stretch.takes(plan.sampled, ends):
-            stretch = self._begin(plan.sampled, ends)
+        if stretch is None or not stretch.takes(ids, ends):
+            stretch = self._begin(ids, ends)
         now = stretch.now
-        steady = not self.reads_pages and max([row.n_tokens for row in sampled]) == 1
-        coverage = [row.coverage for row in sampled] if steady else self._coverage(sampled, now)
-        share, factor = self._pruning(stretch, coverage, now)
+        steady = not self.reads_pages and max(counts) == 1
+        if not steady:
+            coverage = self._coverage(sampled, now)
+        share = factor = None
+        if min(coverage) < 1.0:
+            share, factor, below = stretch.prune(coverage)
+            self.clamped_rows += below
         signals, commands, shadow = self._control(stretch, now, factor)
         h_applied, surprisal = self._outcome(stretch, now, signals, commands, factor)
         if steady:
@@ -155,36 +165,24 @@ class TraceExecutor:
         self._end()
         slots = self._lanes.slots(request_ids)
         scripts = [self._scripts[request_id] for request_id in request_ids]
-        lanes = self._lanes.read(slots)
-        self._stretch = Stretch(self._model, self._prune, request_ids, scripts, ends, slots, lanes)
+        state, signal = self._lanes.read(slots)
+        self._stretch = Stretch(self._model, self._prune, request_ids, scripts, ends, slots, signal)
+        self._steps.begin(state, signal)
         return self._stretch
 
     def _end(self) -> None:
         """Give the states of the stretch under way back to the table of lanes."""
         stretch, self._stretch = self._stretch, None
         if stretch is not None:
-            self._lanes.write_state(stretch.slots, stretch.state)
+            self._lanes.write_state(stretch.slots, self._steps.state())
             self._lanes.write_surprisal(stretch.slots, stretch.signal.surprisal)
 
-    def _coverage(self, sampled: list[Row], now: Moment) -> list[float]:
+    def _coverage(self, sampled: Seq[Row], now: Moment) -> tuple[float, ...]:
         """Return what prunes each sampled row, as if none had ever been preempted."""
-        return [
+        return tuple(
             self._twin_coverage(row.request_id) if t > 0 and row.n_tokens > 1 else row.coverage
             for row, t in zip(sampled, now.positions.tolist(), strict=True)
-        ]
-
-    def _pruning(
-        self, stretch: Stretch, coverage: list[float], now: Moment
-    ) -> tuple[np.ndarray | None, np.ndarray | None]:
-        """Return the kept share and the residual factor of each row; None where all are dense."""
-        lowest = min(coverage)
-        if lowest >= 1.0:
-            return None, None
-        lanes = np.array(coverage)
-        share = stretch.share(coverage, lanes)
-        if lowest < self._lowest:
-            self.clamped_rows += self._model.shares.count_below(lanes)
-        return share, self._prune.factor(lanes, share, now.normals)
+        )
 
     def _control(
         self, stretch: Stretch, now: Moment, factor: np.ndarray | None
@@ -192,7 +190,7 @@ class TraceExecutor:
         """Measure at T_cal and at the law's x_in, then let the law set ln T."""
         h_cal, ahead = now.h_cal, stretch.ahead
         if ahead is None:
-            found = self._model.curves.entropy(now.rows, self._law.x_in(stretch.state))
+            found = self._model.curves.entropy(now.rows, self._steps.x_in())
             ahead = (*found, response(*found))
         h_in, v_in, gives = ahead
         if factor is not None:
@@ -211,8 +209,10 @@ class TraceExecutor:
             enabled,
             now.positions,
         )
-        stretch.state, commands = self._law.update(stretch.state, signals)
-        shadow = self._law.shadow_command(stretch.state) if isinstance(self._law, Shadow) else None
+        commands, law = self._steps.step(signals), self._law
+        shadow = None
+        if isinstance(law, Shadow):
+            shadow = law.shadow_command(self._steps.state()).copy()
         return signals, commands, shadow
 
     def _outcome(
@@ -249,7 +249,7 @@ class TraceExecutor:
         stretch.ahead = None
         if following is None:
             return self._at(now.rows, x)
-        asked = np.concatenate((x, self._law.x_in(stretch.state)), dtype=np.float64)
+        asked = np.concatenate((x, self._steps.x_in()), dtype=np.float64)
         if not curves.holds(asked):  # the next step may never come: let it raise if it does
             return self._at(now.rows, x)
         n = len(x)
@@ -263,7 +263,7 @@ class TraceExecutor:
         return h, response(h, v), nll
 
     def _given_up(
-        self, sampled: list[Row], pages: Mapping[int, list[int]]
+        self, sampled: Seq[Row], pages: Mapping[int, list[int]]
     ) -> dict[int, tuple[int, ...]]:
         return {
             row.request_id: eviction.choose(_ages(row, pages), pages[row.request_id], row)

@@ -10,12 +10,14 @@ import typer
 
 from simulator.commands import (
     ArrivalsFile,
+    CutPrompts,
     GpuName,
     Json,
     ModelName,
     ProfileFile,
     Rate,
     Requests,
+    RouterOption,
     Topology,
     Tp,
     TraceFile,
@@ -44,12 +46,13 @@ def failures(
     rate: Rate = None,
     requests: Requests = None,
     replicas: Annotated[int, typer.Option(help="Servers behind the router.")] = 4,
-    router: Annotated[str, typer.Option(help="How requests find a server.")] = "least_loaded",
+    router: RouterOption = "least_loaded",
     arrivals: ArrivalsFile = None,
     profile: ProfileFile = None,
     model: ModelName = None,
     gpu: GpuName = None,
     tp: Tp = 1,
+    cut_prompts: CutPrompts = False,
     topology: Topology = None,  # failures that it states go before the options
     mtbf: Annotated[
         float | None, typer.Option(help="Mean s up of a replica; default: 8 crashes in all.")
@@ -83,6 +86,7 @@ def failures(
         replicas=replicas,
         router=router,
         topology=topology,
+        cut_prompts=cut_prompts,
     )
     plan = scenario.cluster
     stated = plan is not None and (plan.failures.mtbf_s is not None or plan.failures.outages)

@@ -26,7 +26,7 @@ import numpy as np
 from controllers.core import require
 from controllers.serving.request import Request
 from simulator.arrival import NONE, ArrivalTable, Columns
-from simulator.workload import NS_PER_S, Asking, Workload, stream
+from simulator.workload import NS_PER_S, Asking, Workload, nanoseconds, stream
 from traces.arrivals import Arrivals, Labels
 
 if TYPE_CHECKING:
@@ -118,7 +118,7 @@ def joined_workload(
     require(nearest >= 1, "nearest must be >= 1", nearest=nearest)
     prompts, outputs, caps, cut = _fitted(arrivals, asking.max_tokens, max_total)
     if room is not None:
-        _require_room(arrivals, asking.max_tokens, room)
+        require_room(arrivals, asking.max_tokens, room, "the KV pool")
         caps = np.minimum(caps, room - prompts)
     rng = stream(seed, JOIN)
     recordings = Recordings.of(trace, rng)
@@ -126,7 +126,7 @@ def joined_workload(
     chosen, matched = choose(recordings, prompts, draws, nearest, arrivals.classes)
     classes = recordings.classes.picked(chosen) if arrivals.classes is None else arrivals.classes
     clients = classes if arrivals.tenants is None else arrivals.tenants
-    times_ns = np.rint(arrivals.times_s * NS_PER_S).astype(np.int64)
+    times_ns = nanoseconds(arrivals.times_s)
     none = np.broadcast_to(np.int64(NONE), len(prompts))  # takes no memory
     columns = Columns(
         arrival_ns=times_ns,
@@ -251,8 +251,10 @@ def cancellations(times_ns: np.ndarray, asking: Asking, seed: int) -> np.ndarray
     return np.where(leaves, times_ns + np.rint(patience_ns).astype(np.int64), NONE)
 
 
-def _require_room(arrivals: Arrivals, max_tokens: int | None, room: int) -> None:
-    """Raise for requests that the whole KV pool cannot hold, as they were before any cut."""
+def require_room(
+    arrivals: Arrivals, max_tokens: int | None, room: int, what: str, advice: str = ""
+) -> None:
+    """Raise for requests longer than ``what``, of ``room`` tokens, as they were before any cut."""
     prompts, outputs, _, _ = _fitted(arrivals, max_tokens, None)
     outputs = outputs if max_tokens is None else np.minimum(outputs, max_tokens)
     needed = prompts + outputs
@@ -260,9 +262,9 @@ def _require_room(arrivals: Arrivals, max_tokens: int | None, room: int) -> None
     if too_long:
         at = int(np.argmax(needed))
         raise ValueError(
-            f"{arrivals.source}: {too_long} of {len(needed)} requests are longer than the KV pool, "
+            f"{arrivals.source}: {too_long} of {len(needed)} requests are longer than {what}, "
             f"{room} tokens; the longest is request {at}: prompt {prompts[at]} + output "
-            f"{outputs[at]} tokens"
+            f"{outputs[at]} tokens{advice}"
         )
 
 

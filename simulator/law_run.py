@@ -7,8 +7,8 @@ from typing import cast
 import numpy as np
 
 from controllers.core import Law, State, TemperatureLaw, TokenSignal, tree_map
-from simulator.law_graph import F32, leaves, traced
-from simulator.law_program import Program
+from controllers.law_graph import F32, leaves, traced
+from controllers.law_program import Program
 
 
 class LawRun:

@@ -57,7 +57,6 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
     whole.step_count = sum(ledger.step_count for ledger in ledgers)
     for ledger in ledgers:
         offset = len(whole.reasons)
-        whole.row_of.update({key: row + offset for key, row in ledger.row_of.items()})
         whole.reasons.extend(ledger.reasons)
         whole.requests.extend(_columns(ledger.requests))
         _extend_known(whole, ledger)
@@ -69,7 +68,8 @@ def merged(ledgers: Sequence[Ledger]) -> Ledger:
                 gaps[row] = max(gaps[row], ledger.step_count - last[row])
                 last[row] = whole.step_count
     _sort(whole.steps)
-    if len(whole.row_of) < len(whole.reasons) or not set(PASSING).isdisjoint(whole.reasons):
+    several = len(np.unique(whole.requests["request_id"])) < len(whole.reasons)
+    if several or not set(PASSING).isdisjoint(whole.reasons):
         _sort(whole.tokens)
         _fold(whole)
     return whole
@@ -177,7 +177,7 @@ def _fold(whole: Ledger) -> None:
         del column[:]
     whole.requests.extend(rows)
     whole.reasons = [str(reason) or None for reason in why]
-    whole.row_of = {request_id: row for row, request_id in enumerate(rows["request_id"].tolist())}
+    whole.row_of.renew()
 
 
 def _bridge(parts: dict[str, np.ndarray], starts: np.ndarray) -> None:

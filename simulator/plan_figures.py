@@ -9,20 +9,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from controllers.serving.ledger import COMPLETED, NEVER
-from simulator.slo import GOODPUT, STATS
+from controllers.serving.ledger import COMPLETED, NEVER, Ledger
+from controllers.serving.token_metrics import TokenSums
+from simulator.slo import GOODPUT, PERCENTILES, stat_name
 
 if TYPE_CHECKING:
     from simulator.scenario import Run
 
 NS_PER_S = 1e9
 CONFIDENCE = 0.95
-PERCENTILES = tuple(int(stat[1:]) for stat in STATS if stat != "mean")
+LARGEST = 700.0  # exp of more is no number
 
 Figures = Mapping[str, float | None]
 
@@ -40,27 +41,28 @@ class Spread:
         return {"centre": self.centre, "low": self.low, "high": self.high}
 
 
-def figures(run: Run) -> dict[str, float | None]:
+def figures(run: Run, percentiles: Sequence[float] = ()) -> dict[str, float | None]:
     """Return a run's figures by dotted name; what nothing was measured for is None.
 
-    Latencies follow ``controllers.serving.metrics``. ``goodput_share`` is of all
-    requests, refused ones included. Per-token figures divide by the tokens that were generated.
+    Latencies follow ``controllers.serving.metrics``; ``percentiles`` are given besides the usual
+    ones. ``goodput_share`` is of all requests, refused ones included. Per-token figures divide by
+    the tokens that were generated.
     """
     ledger, metrics = run.result.ledger, run.metrics
     rows = ledger.requests
+    asked = sorted({*PERCENTILES, *percentiles})
     arrival, first, finish = (rows[f"{name}_ns"] for name in ("arrival", "first_token", "finish"))
     tokens = rows["tokens"]
     completed = np.array([reason in COMPLETED for reason in ledger.reasons], bool)
     several = completed & (tokens > 1)
     found = {
-        **_stats("ttft_s", (first - arrival)[first != NEVER] / NS_PER_S),
-        **_stats("tpot_s", ((finish - first) / NS_PER_S / np.maximum(tokens - 1, 1))[several]),
-        **_stats("e2e_s", (finish - arrival)[completed] / NS_PER_S),
+        **_stats("ttft_s", (first - arrival)[first != NEVER] / NS_PER_S, asked),
+        **_stats(
+            "tpot_s", ((finish - first) / NS_PER_S / np.maximum(tokens - 1, 1))[several], asked
+        ),
+        **_stats("e2e_s", (finish - arrival)[completed] / NS_PER_S, asked),
+        **_gaps(ledger, asked),
     }
-    itl = metrics["itl_s"]
-    for stat in STATS:
-        if stat != "p90":
-            found[f"itl_s.{stat}"] = itl.get(stat) if isinstance(itl, dict) else None
     generated = int(tokens.sum())
     span_s = _span_s(metrics, generated)
     sparse = int(rows["coverage_rows"].sum())
@@ -81,11 +83,18 @@ def figures(run: Run) -> dict[str, float | None]:
     }
 
 
-def another_hour(values: Sequence[float | None], *, in_log: bool) -> Spread | None:
+def another_hour(
+    values: Sequence[float | None],
+    *,
+    in_log: bool,
+    least: float = -math.inf,
+    most: float = math.inf,
+) -> Spread | None:
     """Return the spread of a figure over draws; None where one of them has none.
 
     ``in_log`` works on ln of positive values: latencies near saturation have long upper tails, and
-    a bound below zero would be none. The centre is then the geometric mean.
+    a bound below zero would be none. The centre is then the geometric mean. Edges beyond what the
+    figure can be, ``least`` to ``most``, are cut there.
     """
     known = [value for value in values if value is not None]
     if not known or len(known) < len(values):
@@ -93,9 +102,15 @@ def another_hour(values: Sequence[float | None], *, in_log: bool) -> Spread | No
     sample = np.array(known, np.float64)
     if in_log and float(sample.min()) > 0.0:
         inner = _prediction(np.log(sample))
-        low, high = (None if edge is None else math.exp(edge) for edge in (inner.low, inner.high))
+        low, high = (
+            None if edge is None else math.exp(min(edge, LARGEST))
+            for edge in (inner.low, inner.high)
+        )
         return Spread(math.exp(inner.centre), low, high)
-    return _prediction(sample)
+    found = _prediction(sample)
+    if found.low is None or found.high is None:
+        return found
+    return replace(found, low=max(found.low, least), high=min(found.high, most))
 
 
 def _prediction(sample: np.ndarray) -> Spread:
@@ -109,12 +124,25 @@ def _prediction(sample: np.ndarray) -> Spread:
     return Spread(centre, centre - half, centre + half)
 
 
-def _stats(name: str, values: np.ndarray) -> dict[str, float | None]:
+def _stats(name: str, values: np.ndarray, percentiles: Sequence[float]) -> dict[str, float | None]:
     if len(values) == 0:
-        return {f"{name}.{stat}": None for stat in STATS}
-    quantiles = np.percentile(values, PERCENTILES).tolist()
-    shown = {f"{name}.p{p}": value for p, value in zip(PERCENTILES, quantiles, strict=True)}
-    return {f"{name}.mean": float(values.mean()), **shown}
+        return {f"{name}.{stat}": None for stat in ("mean", *map(stat_name, percentiles))}
+    quantiles = np.percentile(values, percentiles).tolist()
+    pairs = zip(percentiles, quantiles, strict=True)
+    return {f"{name}.mean": float(values.mean())} | {f"{name}.{stat_name(p)}": v for p, v in pairs}
+
+
+def _gaps(ledger: Ledger, percentiles: Sequence[float]) -> dict[str, float | None]:
+    """Return statistics of the gaps between tokens; to half a bin where no token has a row."""
+    if ledger.record_tokens:
+        return _stats("itl_s", TokenSums.of(ledger, []).gaps_ns / NS_PER_S, percentiles)
+    gaps = ledger.totals.gaps
+    if gaps.n == 0:
+        return _stats("itl_s", np.zeros(0), percentiles)
+    quantiles = {
+        f"itl_s.{stat_name(p)}": gaps.quantile_ns(p / 100.0) / NS_PER_S for p in percentiles
+    }
+    return {"itl_s.mean": gaps.sum_ns / gaps.n / NS_PER_S, **quantiles}
 
 
 def _span_s(metrics: Mapping[str, object], generated: int) -> float:

@@ -38,6 +38,7 @@ class Setup:
     arrivals: Arrivals  # the recording at its own rate
     blocks: Blocks
     seed: int
+    percentiles: tuple[float, ...] = ()  # of latencies, that the service level asks for
 
     def __post_init__(self) -> None:
         require(self.seed >= 0, "seed must be >= 0", seed=self.seed)
@@ -61,6 +62,7 @@ class Setup:
                 "labels": labels,
                 "block": self.blocks.length,
                 "seed": self.seed,
+                "percentiles": self.percentiles,
                 "scenario": described,
             }
         )
@@ -104,7 +106,8 @@ def simulate_point(setup: Setup, point: Point, trajectories: Trajectories | None
     ``trajectories`` of the same preset and draw save the time of the law scan.
     """
     preset, seed = get_preset(point.preset), setup.run_seed(point.draw)
-    return figures(run(setup.scenario_of(point), preset, seed, trajectories=trajectories))
+    done = run(setup.scenario_of(point), preset, seed, trajectories=trajectories)
+    return figures(done, setup.percentiles)
 
 
 def simulate_alike(setup: Setup, points: Sequence[Point]) -> Iterator[Figures]:

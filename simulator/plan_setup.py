@@ -20,6 +20,7 @@ def prepare(
     rate: float | None = None,
     block_s: float | None = None,
     seed: int = 0,
+    percentiles: tuple[float, ...] = (),
 ) -> Setup:
     """Return the setup of a plan for ``arrivals`` (their first ``requests``), at ``rate``.
 
@@ -42,7 +43,9 @@ def prepare(
         record=False,
         share_prefixes=False,
     )
-    return Setup(scenario=ready, arrivals=arrivals, blocks=blocks, seed=seed)
+    return Setup(
+        scenario=ready, arrivals=arrivals, blocks=blocks, seed=seed, percentiles=percentiles
+    )
 
 
 def require_span(arrivals: Arrivals) -> None:

@@ -1,6 +1,6 @@
-"""Whether a service level is met: by the recording as it is, and by other hours like it.
+"""Whether a service level is met: by the recording as it is, and by resamples of it.
 
-``meets``: the recording meets every clause, and the far edge of the interval of other hours is
+``meets``: the recording meets every clause, and the far edge of the interval of resamples is
 inside it too. ``misses``: the recording breaks a clause, or the whole interval lies outside.
 Between the two is ``undecided``, which a plan counts as not met, and says so.
 """
@@ -15,6 +15,7 @@ from typing import Literal
 from simulator.plan_figures import Figures, Spread, another_hour
 from simulator.slo import GOODPUT, Clause, Slo
 
+SHARES = (GOODPUT, "kv_pages_kept_share", "coverage_mean", "utilisation")
 Status = Literal["meets", "undecided", "misses"]
 
 
@@ -29,12 +30,12 @@ class Judged:
     @property
     def status(self) -> Status:
         """How the clause stands; a figure that was not measured misses it."""
-        if self.recorded is None or self.spread is None or self.clause.slack(self.recorded) <= 0.0:
+        if self.recorded is None or self.spread is None or not self.clause.holds(self.recorded):
             return "misses"
         near, far = self._edges(self.spread)
-        if self.clause.slack(far) > 0.0:
+        if self.clause.holds(far):
             return "meets"
-        return "undecided" if self.clause.slack(near) > 0.0 else "misses"
+        return "undecided" if self.clause.holds(near) else "misses"
 
     @property
     def slack(self) -> float | None:
@@ -50,11 +51,9 @@ class Judged:
         if self.recorded is None or self.spread is None or self.slack is None:
             return f"{self.clause.text}: not measured"
         low, high = self.spread.low, self.spread.high
-        over = "" if low is None or high is None else f", other hours {show(low)} to {show(high)}"
+        over = "" if low is None or high is None else f", resampled {show(low)} to {show(high)}"
         far = f"{abs(100 * self.slack):.3g} % {'inside' if self.slack > 0 else 'outside'}"
-        return (
-            f"{self.clause.text}: {self.status}; recorded hour {show(self.recorded)}{over}: {far}"
-        )
+        return f"{self.clause.text}: {self.status}; recorded {show(self.recorded)}{over}: {far}"
 
     def to_json(self) -> dict[str, object]:
         """Return the clause and how it stands."""
@@ -96,7 +95,10 @@ class Verdict:
     def excess(self) -> float:
         """How far the worst clause is beyond its bound, in log of the figure: < 0 inside."""
         slack = self.worst.slack
-        return math.inf if slack is None else math.log(max(1.0 - slack, 1e-9))
+        if slack is None:
+            return math.inf
+        found = math.log(max(1.0 - slack, 1e-9))
+        return min(found, -1e-12) if self.met else max(found, 0.0)  # a bound may itself be met
 
     @property
     def worst(self) -> Judged:
@@ -123,8 +125,13 @@ def judge(slo: Slo, recorded: Figures, draws: Sequence[Figures]) -> Verdict:
 
 
 def spread_of(name: str, draws: Sequence[Figures]) -> Spread | None:
-    """Return a figure's spread over draws; times are taken in log."""
-    return another_hour([draw.get(name) for draw in draws], in_log=_is_time(name))
+    """Return a figure's spread over draws, within what the figure can be.
+
+    Times, costs and figures per token are taken in log; shares are cut at 1, counts at 0.
+    """
+    most = 1.0 if name in SHARES else math.inf
+    values = [draw.get(name) for draw in draws]
+    return another_hour(values, in_log=_in_log(name), least=0.0, most=most)
 
 
 def spreads(draws: Sequence[Figures]) -> Mapping[str, Spread | None]:
@@ -133,5 +140,6 @@ def spreads(draws: Sequence[Figures]) -> Mapping[str, Spread | None]:
     return {name: spread_of(name, draws) for name in names}
 
 
-def _is_time(name: str) -> bool:
-    return name.split(".")[0].endswith("_s") and name != GOODPUT
+def _in_log(name: str) -> bool:
+    stem = name.split(".")[0]
+    return stem.endswith(("_s", "_nats", "_per_million_tokens"))

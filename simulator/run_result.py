@@ -74,7 +74,7 @@ def result_of(
         warmup_s=config.warmup_s,
         n_pages=pools.pop() if len(pools) == 1 else None,
         spent=spending(used),
-        **_asked(workload),
+        **asked_of(workload),
     )
     fates = {
         "rejected": whole.reasons.count(REJECTED),
@@ -98,21 +98,30 @@ def result_of(
     )
 
 
-def _asked(workload: Workload) -> dict[str, Any]:
+def asked_of(workload: Workload) -> dict[str, Any]:
     """Return clients and ranks by request id, each only where requests differ in it."""
     arrivals = workload.arrivals
-    if isinstance(arrivals, ArrivalTable):  # whose requests all have rank 0
+    if isinstance(arrivals, ArrivalTable):
         codes = arrivals.columns.client
         several = len(codes) > 0 and bool((codes != codes[0]).any())
         names = [str(code) for code in range(int(codes.max()) + 1)] if several else []
         tenants = {i: names[code] for i, code in enumerate(codes.tolist())} if several else None
-        return {"tenants": tenants, "ranks": None}
+        return {"tenants": tenants, "ranks": _table_ranks(arrivals)}
     clients = {arrival.request.request_id: arrival.request.client for arrival in arrivals}
     ranks = {arrival.request.request_id: arrival.request.priority for arrival in arrivals}
     return {
         "tenants": clients if len(set(clients.values())) > 1 else None,
         "ranks": ranks if len(set(ranks.values())) > 1 else None,
     }
+
+
+def _table_ranks(arrivals: ArrivalTable) -> dict[int, int] | None:
+    """Return the rank of each request by id, which its template has; None where all are alike."""
+    used = arrivals.columns.trace_index.tolist()
+    rank = {index: arrivals.templates[index].priority for index in set(used)}
+    if len(set(rank.values())) < 2:
+        return None
+    return {request_id: rank[index] for request_id, index in enumerate(used)}
 
 
 def true_tokens(model: TraceModel, workload: Workload) -> dict[int, int]:

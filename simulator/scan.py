@@ -51,6 +51,7 @@ class Trajectory(NamedTuple):
     surprisal: np.ndarray  # float32, nats, expected NLL at T = 1
     n_tokens: int  # L: the true length, capped by max_tokens
     stops: bool  # whether it ends by a stop token, or by max_tokens
+    least: float  # lowest coverage
     tau: float  # this and the four below: ``Sums`` over all its tokens
     tau_cal: float
     net: float
@@ -99,16 +100,33 @@ def scan(
     greedy = np.repeat(lanes.greedy, lengths) if lanes.greedy.any() else None
     back = ragged.by_lane()
     del lanes, ragged, pruned, commands  # each column goes when it is placed
-    tokens: dict[str, np.ndarray] = {}
-    for name in tuple(parts):
-        values = parts.pop(name)
-        if values is not None:
-            tokens[name] = values.take(back)
+    tokens = _columns(len(back), [name for name, values in parts.items() if values is not None])
+    for name, values in tokens.items():
+        if name in parts:
+            np.take(parts.pop(name), back, out=values, mode="clip")  # "raise" would take twice
     del back, values
-    tokens["h_applied"], tokens["surprisal"] = outcome_pass(tokens, greedy, model)
+    outcome_pass(tokens, greedy, model)
     found = _cut(tokens, lengths, stops)
     lane_of = np.argsort(order)
     return [found[lane] for lane in lane_of.tolist()]
+
+
+def _columns(total: int, names: list[str]) -> dict[str, np.ndarray]:
+    """Return room for the columns of a trajectory and what they are made from, ``[total]`` each.
+
+    Those that stay lie in one piece: memory of 4 MB or more comes in large pages.
+    """
+    kept = np.empty((7, total), F32)
+    room: dict[str, np.ndarray] = {
+        "share": kept[:2].reshape(-1).view(np.float64),
+        "probe": np.empty(total, bool),
+        "rows": np.empty(total, np.intp),
+    }
+    for column, name in enumerate(("command", "h_cal", "coverage", "h_applied", "surprisal"), 2):
+        room[name] = kept[column]
+    if "factor" in names:
+        room["factor"] = np.empty(total)
+    return room
 
 
 def sums(found: Trajectory, first: int = 0, last: int | None = None) -> Sums:
@@ -132,10 +150,11 @@ def _cut(tokens: dict[str, np.ndarray], lengths: np.ndarray, stops: np.ndarray) 
     starts = np.cumsum(lengths) - lengths
     values = [tokens[name] for name in COLUMNS]
     edges = [*starts.tolist(), len(tokens["command"])]
-    ends = zip(edges, edges[1:], stops.tolist(), _totals(tokens, starts), strict=False)
+    least = np.minimum.reduceat(tokens["coverage"], starts).tolist()
+    ends = zip(edges, edges[1:], stops.tolist(), least, _totals(tokens, starts), strict=False)
     return [
-        Trajectory._make([*[v[begin:end] for v in values], end - begin, stop, *total])
-        for begin, end, stop, total in ends
+        Trajectory._make([*[v[begin:end] for v in values], end - begin, stop, low, *total])
+        for begin, end, stop, low, total in ends
     ]
 
 

@@ -109,15 +109,16 @@ class _Pass:
 
 def outcome_pass(
     tokens: Mapping[str, np.ndarray], greedy: np.ndarray | None, model: TraceModel
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return H at the applied T and expected NLL at T = 1, float32 ``[total]``.
+) -> None:
+    """Fill in ``h_applied`` and ``surprisal``: H at the applied T and expected NLL at T = 1.
 
-    ``tokens`` are ``rows``, ``command``, ``h_cal`` and, where pruning moves H, ``factor``, in any
-    order; quickest where neighbours have neighbouring rows. A greedy token (None: no one is), whose
-    argmax has no T, has H at T_cal and the NLL of the lowest node.
+    ``tokens`` hold these, float32 ``[total]``, and ``rows``, ``command``, ``h_cal`` and, where
+    pruning moves H, ``factor``, in any order; quickest where neighbours have neighbouring rows. A
+    greedy token (None: no one is), whose argmax has no T, has H at T_cal and the NLL of the lowest
+    node.
     """
     curves, total, factor = model.curves, len(tokens["rows"]), tokens.get("factor")
-    h_applied, surprisal = np.empty(total, F32), np.empty(total, F32)
+    h_applied, surprisal = tokens["h_applied"], tokens["surprisal"]
     for piece in pieces(total, PIECE):
         x = tokens["command"][piece]
         if greedy is not None:
@@ -129,7 +130,6 @@ def outcome_pass(
         surprisal[piece] = nll
     if greedy is not None:
         np.copyto(h_applied, tokens["h_cal"], where=greedy)
-    return h_applied, surprisal
 
 
 def _same(a: State, b: State) -> bool:

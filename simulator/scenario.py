@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import asdict, dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, cast, get_args
 
 import numpy as np
@@ -18,14 +18,15 @@ from simulator import caveats, defaults
 from simulator.cluster import Progress, RouterName
 from simulator.cluster_modes import ModeName, Witnesses, choose_mode
 from simulator.description import ClusterPlan
-from simulator.join import joined_workload
 from simulator.library import Library
 from simulator.model import TraceModel
 from simulator.residual import Residual
 from simulator.run import ClusterConfig, SimulationResult, run_workload
+from simulator.scenario_load import drawn, of_users, replayed, require_fit, workload_of
+from simulator.sessions import Sessions
 from simulator.trajectories import Trajectories
-from simulator.workload import Asking, Workload, poisson_workload, workload_at
-from traces.arrivals import Arrivals, first, rescaled
+from simulator.workload import Asking, Workload
+from traces.arrivals import Arrivals
 from traces.profile import Profile
 
 if TYPE_CHECKING:
@@ -52,6 +53,8 @@ class Scenario:
     router: RouterName = "round_robin"
     arrivals: Arrivals | None = None  # recorded times; None: Poisson
     lengths: Lengths = "trace"  # whose prompts and outputs have the lengths
+    sessions: Sessions | None = None  # users in a closed loop, in the place of arrivals
+    cut_prompts: bool = False  # those of arrivals beyond max_context, instead of an error
     mode: ModeName = "auto"  # how the simulation steps; all modes give the same ledger
     cluster: ClusterPlan | None = None  # in the place of ``replicas`` alike
     record: bool = True  # a ledger row per token and step; off saves memory, ITL is then binned
@@ -70,17 +73,7 @@ class Scenario:
         for name in ("n_requests", "replicas", "bytes_per_page_unit"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be >= 1", **{name: value})
-        if self.lengths == "arrivals":  # whose requests are cut to fit
-            known = self.arrivals is not None and self.arrivals.output_tokens is not None
-            require(known, "lengths of arrivals need arrivals that have them", lengths=self.lengths)
-            return
-        longest = max(r.prompt_tokens + self._cap(r.task_class) for r in self.trace.requests)
-        needed = self.limits.pages_for(longest)
-        require(
-            needed <= self.limits.n_pages,
-            f"pages must hold the longest request, {longest} tokens = {needed} pages",
-            pages=self.limits.n_pages,
-        )
+        require_fit(self)
 
     def at(self, rate_per_s: float) -> Scenario:
         """Return the scenario at another arrival rate."""
@@ -88,26 +81,7 @@ class Scenario:
 
     def workload(self, seed: int) -> Workload:
         """Return who asks for what, and when; the same for every preset."""
-        if self.arrivals is None:
-            return poisson_workload(
-                self.trace,
-                rate_per_s=self.rate_per_s,
-                n_requests=self.n_requests,
-                seed=seed,
-                asking=self.asking,
-            )
-        if self.lengths == "arrivals":
-            return joined_workload(
-                self.trace,
-                first(self.arrivals, self.n_requests),
-                seed=seed,
-                asking=self.asking,
-                max_total=self.limits.max_context,
-                room=self.limits.n_pages * self.limits.page_tokens,
-                share_prefixes=self.share_prefixes,
-            )
-        times_s = self.arrivals.times_s[: self.n_requests]
-        return workload_at(self.trace, times_s=times_s, seed=seed, asking=self.asking)
+        return workload_of(self, seed)
 
     def to_json(self) -> dict[str, object]:
         """Return what a reader needs to run it again."""
@@ -121,9 +95,7 @@ class Scenario:
             "step_law": dict(self.profile.step_law),
             "limits": self.limits.to_json(),
             "bytes_per_page_unit": self.bytes_per_page_unit,
-            "arrivals": "poisson" if self.arrivals is None else self.arrivals.source,
-            "lengths": self.lengths,
-            "rate_per_s": self.rate_per_s,
+            **self._load_json(),
             "requests": self.n_requests,
             "replicas": self.replicas,
             "router": self.router,
@@ -132,7 +104,18 @@ class Scenario:
             "tpot_slo_s": self.tpot_slo_s,
         }
 
-    def _cap(self, task_class: str) -> int:
+    def _load_json(self) -> dict[str, object]:
+        if self.sessions is not None:
+            return {"arrivals": "closed loop", "sessions": asdict(self.sessions)}
+        source = "poisson" if self.arrivals is None else self.arrivals.source
+        return {
+            "arrivals": source,
+            "lengths": self.lengths,
+            "cut_prompts": self.cut_prompts,
+            "rate_per_s": self.rate_per_s,
+        }
+
+    def cap(self, task_class: str) -> int:
         """Return the class's ``max_tokens``, as the workload sets it."""
         if self.asking.max_tokens is not None:
             return self.asking.max_tokens
@@ -172,6 +155,8 @@ def build(
     lengths: Lengths | None = None,
     mode: ModeName = "auto",
     cluster: ClusterPlan | None = None,
+    sessions: Sessions | None = None,
+    cut_prompts: bool = False,
     record: bool = True,
 ) -> Scenario:
     """Return a scenario; what is None is derived from the trace and the profile.
@@ -195,15 +180,13 @@ def build(
     if n_requests is not None:
         require(n_requests >= 1, "requests must be >= 1", requests=n_requests)
     require(replicas >= 1, "replicas must be >= 1", replicas=replicas)
-    answering = sum(r.output_tokens >= 1 for r in trace.requests)
-    if arrivals is not None:
-        arrivals = arrivals if rate_per_s is None else rescaled(arrivals, rate_per_s)
-        rate = arrivals.rate_per_s
-        wanted = min(len(arrivals), len(arrivals) if n_requests is None else n_requests)
+    if sessions is not None:
+        sessions, rate, wanted = of_users(sessions, limits, cluster)
+    elif arrivals is not None:
+        arrivals, rate, wanted = replayed(arrivals, rate_per_s, n_requests)
     else:
-        capacity = replicas * defaults.capacity_per_s(trace, law, limits)
-        rate = defaults.UTILISATION * capacity if rate_per_s is None else rate_per_s
-        wanted = answering if n_requests is None else n_requests
+        asked = {"rate_per_s": rate_per_s, "n_requests": n_requests, "replicas": replicas}
+        rate, wanted = drawn(trace, law, limits, **asked)
     known = cast("object", trace)
     library = known if isinstance(known, Library) else Library.of(trace)
     require_target(target_nats, library.vocabulary)
@@ -230,6 +213,8 @@ def build(
         lengths=lengths,
         mode=mode,
         cluster=cluster,
+        sessions=sessions,
+        cut_prompts=cut_prompts,
         record=record,
         model=library.model,
         residual=library.residual,

@@ -1,8 +1,7 @@
 """A stretch of steps in which the same requests sample: what answers for them, gathered ahead.
 
 Which recorded row answers for a token, and the normal of its residual, do not depend on what
-happens, so they are read for many steps at once; the laws still run step by step. Their states
-stay with the stretch until its requests change.
+happens, so they are read for many steps at once; the laws still run step by step.
 """
 
 from __future__ import annotations
@@ -13,10 +12,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from controllers.core import State, TokenSignal
+from controllers.core import TokenSignal
 from simulator.model import TraceModel
 from simulator.residual import response
-from simulator.stretch_shares import Gathered, Pruning
+from simulator.stretch_shares import Kept, Pruning
 
 F32 = np.float32
 LONGEST = 32  # steps gathered at once
@@ -56,16 +55,16 @@ class Stretch:
         scripts: Sequence[Script],
         ends: Sequence[int],
         slots: np.ndarray,
-        lanes: tuple[State, TokenSignal],
+        signal: TokenSignal,
     ) -> None:
         """Gather from ``ends``, the tokens each request knows in this step.
 
-        ``slots`` is where the caller keeps ``lanes``, which are the law's states and the fixed
-        signals of the requests with their last surprisal.
+        ``slots`` is where the caller keeps their lanes, and ``signal`` the fixed signals of the
+        requests with their last surprisal.
         """
         self.request_ids = request_ids
         self.slots = slots
-        self.state, self.signal = lanes
+        self.signal = signal
         self.greedy = np.array([script.greedy for script in scripts], bool)
         self.any_greedy = bool(self.greedy.any())
         # H and V at x_in of the next step, and how far they give, float64 [S]
@@ -88,7 +87,7 @@ class Stretch:
         self._totals = np.stack([units.sum(1), self._ends.sum(1), self._ends.max(1)], 1).tolist()
         self._first_end = min((len(s.rows) - 1 - t for s, t in parts if s.stops), default=n)
         self._pruning = pruning
-        self._shares: Gathered | None = None  # until somebody prunes
+        self._kept: Kept | None = None  # until somebody prunes
         self._n, self._at = n, 0
 
     @property
@@ -110,11 +109,11 @@ class Stretch:
         """Page units and tokens that dense rows read in this step, and the most of one row."""
         return self._totals[self._at]
 
-    def share(self, coverage: list[float], lanes: np.ndarray) -> np.ndarray:
-        """Return the shares kept in this step at ``coverage``, which ``lanes`` holds too."""
-        if self._shares is None:
-            self._shares = self._pruning.gather(self._rows)
-        return self._pruning.share(coverage, lanes, self._shares, self._at)
+    def prune(self, coverage: Sequence[float]) -> tuple[np.ndarray, np.ndarray, int]:
+        """Return the kept share and the residual factor of this step, as ``Kept.read`` does."""
+        if self._kept is None:
+            self._kept = Kept(self._pruning, self._rows)
+        return self._kept.read(coverage, self._normals[self._at], self._at)
 
     def takes(self, request_ids: tuple[int, ...], ends: list[int]) -> bool:
         """Tell whether the step under way is one of these requests at these lengths."""

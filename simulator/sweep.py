@@ -1,4 +1,4 @@
-"""A grid of simulations: rates x presets x numbers of servers, on the same hours of traffic."""
+"""A grid of simulations: rates x presets x numbers of servers, on the same traffic."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from simulator.plan_verdict import spreads
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cell:
-    """One point of the grid: the recorded hour, and where other hours like it fall."""
+    """One point of the grid: the recording, and where others like it fall."""
 
     preset: str
     replicas: int
@@ -62,7 +62,7 @@ def sweep(
 ) -> list[Cell]:
     """Simulate the whole grid at once, in order of preset, number of servers, rate.
 
-    ``draws`` resampled hours go beside the recorded one; 0 leaves the intervals out.
+    ``draws`` resamples go beside the recording; 0 leaves the intervals out.
     """
     for name in presets:
         get_preset(name)

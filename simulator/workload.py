@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = ["NS_PER_S", "Arrival", "Asking", "Workload", "poisson_workload", "workload_at"]
 
 NS_PER_S = 1_000_000_000
+LONGEST_S = 1e9
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +130,7 @@ def workload_at(
     require(len(deck) >= 1, "the trace needs a request with a token", requests=len(trace.requests))
     shuffle, giving_up = stream(seed, 1), stream(seed, 2)
     longest, predicted = _longest_by_class(trace.requests), _predictions(trace.requests)
-    times_ns = np.rint(np.asarray(times_s, np.float64) * NS_PER_S).astype(np.int64).tolist()
+    times_ns = nanoseconds(np.asarray(times_s, np.float64)).tolist()
     patience = giving_up.standard_exponential(len(times_ns)) * asking.patience_s
     gives_up = giving_up.random(len(times_ns)) < asking.cancel_share
     order: list[int] = []
@@ -149,6 +150,17 @@ def workload_at(
             )
         )
     return Workload(arrivals=tuple(arrivals), empty_recordings=len(trace.requests) - len(deck))
+
+
+def nanoseconds(times_s: np.ndarray) -> np.ndarray:
+    """Return ascending times in whole nanoseconds, int64; ``ValueError`` beyond ``LONGEST_S``."""
+    end_s = float(times_s[-1]) if len(times_s) else 0.0
+    require(
+        end_s <= LONGEST_S,
+        f"arrivals must span at most {LONGEST_S:.0e} s, what the clock in nanoseconds holds",
+        span_s=end_s,
+    )
+    return np.rint(times_s * NS_PER_S).astype(np.int64)
 
 
 def stream(seed: int, source: int) -> np.random.Generator:

@@ -12,6 +12,7 @@ import logging
 import platform
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,6 +22,10 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FAILED, BAD_INPUT = 1, 2
+JOBLIB = (
+    r"\d+ tasks (which were still being processed|have been successfully executed)",
+    "A worker stopped while some jobs were given to the executor",
+)
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
@@ -95,8 +100,13 @@ def _tenths(title: str) -> Callable[[int, int], None]:
 
 
 def quiet_libraries() -> None:
-    """Keep library chatter off the terminal; our own logs go to stderr."""
+    """Keep library chatter off the terminal; our own logs go to stderr.
+
+    joblib warns of what an interrupt or an error, of which we speak ourselves, left undone.
+    """
     logging.basicConfig(stream=sys.stderr, level=logging.WARNING, format="%(message)s")
+    for text in JOBLIB:
+        warnings.filterwarnings("ignore", message=text, category=UserWarning)
 
 
 def commit(folder: Path) -> str:

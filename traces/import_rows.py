@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 
@@ -154,18 +155,26 @@ class _Columns:
                     where = f"{column.path}:{column.lines[row]}: {name}"
                     raise ArrivalsError(f"{where}: {rule}; got {len(ids)}")
             found.append(ids)
-        try:
-            return Prefixes.of(found, size)
-        except TypeError:  # an id that cannot be looked up
-            raise ArrivalsError(f"{self.path}: {name}: ids must be numbers or texts") from None
+        return Prefixes.of(found, size)
 
 
-def _list(column: Column, row: int) -> list[object]:
+def _list(column: Column, row: int) -> list[int]:
     value = column.values[row]
     if value is None:  # a prompt that nobody named
         return []
     if isinstance(value, str):  # in a CSV file
-        return list(value.split())
+        return [_id(column, row, one) for one in value.split()]
     if not isinstance(value, list):
         column.blame(row, "must be a list")
-    return value
+    return [_id(column, row, one) for one in value]
+
+
+def _id(column: Column, row: int, one: object) -> int:
+    """Return an id, as it is or from the text of a CSV file: equal blocks have equal ids."""
+    if type(one) is int:
+        return one
+    if isinstance(one, str) and isinstance(column.values[row], str):
+        with suppress(ValueError):
+            return int(one)
+    where = f"{column.path}:{column.lines[row]}: {column.name}"
+    raise ArrivalsError(f"{where}: ids must be whole numbers; got {one!r}")

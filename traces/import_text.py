@@ -17,6 +17,8 @@ import numpy as np
 from traces.arrivals import ArrivalsError
 
 MOST_TOKENS = 2**31 - 1
+COUNTS = f"must be a whole number from 0 to {MOST_TOKENS}"
+CLOCKS = "must be a time in UTC, as 2023-11-16 18:01:51.9"
 CLOCK = re.compile(r"\d{4}-\d\d-\d\d[ T]\d\d:\d\d(:\d\d(\.\d+)?)?", re.ASCII)
 
 Row = Mapping[str, object]
@@ -33,13 +35,19 @@ class Column:
     lines: list[int | str]
 
     def parsed(
-        self, whole: Callable[[list[object]], np.ndarray], one: Callable[[object], float]
+        self,
+        whole: Callable[[list[object]], np.ndarray],
+        one: Callable[[object], float],
+        rule: str,
     ) -> np.ndarray:
-        """Return the column as an array: ``whole`` at once, or where that fails ``one`` by one."""
+        """Return the column as an array: ``whole`` at once, or where that fails ``one`` by one.
+
+        The first value that ``one`` refuses is blamed for breaking ``rule``.
+        """
         try:
             found = whole(self.values)
         except (ValueError, TypeError, OverflowError):
-            found = np.array([self._one(row, one) for row in range(len(self.values))])
+            found = np.array([self._one(row, one, rule) for row in range(len(self.values))])
         bad = ~np.isfinite(found)
         if bad.any():
             self.blame(int(np.argmax(bad)), "must be finite")
@@ -50,25 +58,25 @@ class Column:
         got = self.values[row]
         raise ArrivalsError(f"{self.path}:{self.lines[row]}: {self.name}: {rule}; got {got!r}")
 
-    def _one(self, row: int, one: Callable[[object], float]) -> float:
+    def _one(self, row: int, one: Callable[[object], float], rule: str) -> float:
         try:
             return one(self.values[row])
         except (ValueError, TypeError, OverflowError):
-            self.blame(row, "cannot be read")
+            self.blame(row, rule)
 
 
 def counts(column: Column) -> np.ndarray:
     """Return whole numbers >= 0, int64."""
-    found = column.parsed(_whole_counts, _count).astype(np.int64)
+    found = column.parsed(_whole_counts, _count, COUNTS).astype(np.int64)
     outside = (found < 0) | (found > MOST_TOKENS)
     if outside.any():
-        column.blame(int(np.argmax(outside)), "cannot be read")
+        column.blame(int(np.argmax(outside)), COUNTS)
     return found
 
 
 def seconds(column: Column, unit_s: float) -> np.ndarray:
     """Return times in units of ``unit_s`` seconds as seconds, float64, >= 0."""
-    found = column.parsed(_whole_numbers, number).astype(np.float64)
+    found = column.parsed(_whole_numbers, number, "must be a number").astype(np.float64)
     if len(found) and found.min() < 0.0:
         column.blame(int(np.argmax(found < 0.0)), "must be >= 0")
     return found * unit_s if unit_s >= 1.0 else found / round(1.0 / unit_s)
@@ -77,7 +85,7 @@ def seconds(column: Column, unit_s: float) -> np.ndarray:
 def clock_s(column: Column) -> np.ndarray:
     """Return wall-clock times, UTC, as seconds since the epoch, float64."""
     # Nanoseconds since the epoch exceed a double's 53 bits; microseconds fit.
-    return column.parsed(_whole_clocks, _clock)
+    return column.parsed(_whole_clocks, _clock, CLOCKS)
 
 
 def number(value: object) -> float:

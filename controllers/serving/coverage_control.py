@@ -27,12 +27,15 @@ class CoverageControl:
         self._bank = LaneBank(preset.coverage)
         self._commands: dict[int, float] = {}
         self._shadow: dict[int, float] = {}  # commands of a shadowed law
+        self._enabled: tuple[list[bool], np.ndarray] = [], np.zeros(0, np.float32)
 
     def observe(self, ids: list[int], requests: list[Request], signals: TokenSignal) -> None:
         """Advance the law by one sampled token of each request ``ids``, float32 lanes ``[B]``."""
         # The mask of the signals is the temperature law's, which leaves greedy requests out.
-        enabled = np.array([request.enabled for request in requests], dtype=np.float32)
-        commands = self._bank.update(ids, signals._replace(enabled=enabled))
+        enabled = [request.enabled for request in requests]
+        if enabled != self._enabled[0]:
+            self._enabled = enabled, np.array(enabled, dtype=np.float32)
+        commands = self._bank.update(ids, signals._replace(enabled=self._enabled[1]))
         self._commands.update(zip(ids, commands.tolist(), strict=True))
         law = self._preset.coverage
         if isinstance(law, Shadow):

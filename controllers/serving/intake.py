@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from controllers.core import TokenSignal
@@ -14,6 +16,20 @@ from controllers.serving.request import Sequence
 from controllers.serving.scheduler import Scheduler
 
 FAILED = "failed"  # reason of a row that gave no token and said nothing
+
+
+class _Calm(NamedTuple):
+    """Requests that sampled together last, in row order, and for how long none can end by itself.
+
+    Requests that share pages are never calm, for every step may publish one.
+    """
+
+    ids: tuple[int, ...]
+    sequences: list[Sequence]
+    until: int  # number of the first plan that may give one its last token
+
+
+NOT_CALM = _Calm((), [], 0)  # until no plan: never
 
 
 class Intake:
@@ -32,6 +48,11 @@ class Intake:
         self._scheduler = scheduler
         self._coverage = coverage
         self._load = load
+        self._calm = NOT_CALM
+
+    def forget(self) -> None:
+        """Hold on to no request: one of them has left."""
+        self._calm = NOT_CALM
 
     def take(
         self,
@@ -48,6 +69,9 @@ class Intake:
         ``ledger`` is told. The step ran from ``began_ns`` to ``now_ns``; ``step`` is the number of
         the next plan.
         """
+        if self._is_calm(plan, result):
+            self._take_calm(plan, result, ledger, began_ns, now_ns, step)
+            return {}
         ending: dict[int, str] = {}
         sampled: list[Sequence] = []
         lanes: list[int] = []
@@ -99,21 +123,60 @@ class Intake:
                 ledger.sampled(request_id, now_ns)
         if sampled:
             self._measure(sampled, lanes, coverage, result, ledger, now_ns)
+        self._look_ahead(plan, sampled)
         return ending
+
+    def _look_ahead(self, plan: Plan, sampled: list[Sequence]) -> None:
+        """Note for how long the requests of ``plan`` only decode if nothing else happens."""
+        left = 0
+        if len(sampled) == len(plan.rows) and not any(s.page_hashes for s in sampled):
+            left = min(s.request.max_tokens - s.generated for s in sampled)
+        self._calm = _Calm(plan.sampled, sampled, plan.step + left)
+
+    def _is_calm(self, plan: Plan, result: Result) -> bool:
+        """Tell whether a step was one decode row of each of the same requests, and all go on."""
+        calm, rows = self._calm, plan.rows
+        return (
+            plan.step < calm.until
+            and plan.sampled == calm.ids
+            and not (result.finished or result.evicted)
+            and [row.n_tokens for row in rows].count(1) == len(calm.ids) == len(rows)
+            and min(result.tokens) >= 0
+            and all(map(self._sequences.__contains__, calm.ids))
+        )
+
+    def _take_calm(
+        self, plan: Plan, result: Result, ledger: Ledger, began_ns: int, now_ns: int, step: int
+    ) -> None:
+        """Do what :meth:`take` does in a calm step, of which it would find nothing else."""
+        sequences, quantum = self._calm.sequences, self._quantum
+        self._load.serve_decodes(sequences)
+        for sequence in sequences:
+            sequence.computed += 1
+            sequence.generated += 1
+            sequence.quantum_used += 1
+            if quantum is not None and sequence.quantum_used % quantum == 0:
+                sequence.restart_wait(now_ns, step)
+        coverage = [row.coverage for row in plan.rows]
+        ledger.decoded(list(plan.sampled), began_ns, coverage, now_ns)
+        self._measure(sequences, None, coverage, result, ledger, now_ns)
 
     def _measure(
         self,
         sampled: list[Sequence],
-        lanes: list[int],
+        lanes: list[int] | None,
         coverage: list[float],
         result: Result,
         ledger: Ledger,
         now_ns: int,
     ) -> None:
-        """Run the sensors and the coverage law on the rows that gave a token; log the tokens."""
+        """Run the sensors and the coverage law on the rows that gave a token; log the tokens.
+
+        ``lanes`` says which of the result's they are; None: all.
+        """
         logged = (result.h_applied, result.signals.h_cal, result.commands, result.surprisal)
         signals = result.signals
-        if len(lanes) < len(result.tokens):
+        if lanes is not None and len(lanes) < len(result.tokens):
             index = np.array(lanes)
             signals = TokenSignal(*(column[index] for column in signals))
             logged = tuple(column[index] for column in logged)

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from controllers.core import Law, LoadSignal, State, TokenSignal, put_lanes, take_lanes, tree_map
+from controllers.law_steps import LawSteps
 
 _FIRST_LANES = 64
 
@@ -26,8 +27,8 @@ class LaneBank:
         self._spare: list[int] = []
         # Who was advanced last, and their states: a batch comes again and again, and its lanes are
         # put into ``_state`` only when another one does.
-        self._together: Sequence[int] = ()
-        self._out: State | None = None
+        self._together: Sequence[int] | None = None
+        self._steps = LawSteps(law)
 
     @property
     def capacity(self) -> int:
@@ -38,10 +39,9 @@ class LaneBank:
         """Advance the lanes of ``request_ids`` (distinct) by one signal; return commands."""
         # Failed rows bring NaN and infinities; every law states what it does with them.
         with np.errstate(invalid="ignore", over="ignore"):
-            if self._out is None or request_ids != self._together:
+            if request_ids != self._together:
                 self._gather(request_ids, signal)
-            self._out, command = self._law.update(self._out, signal)
-        return command
+            return self._steps.step(signal)
 
     def lanes(self, request_ids: Sequence[int]) -> State:
         """Return the states of ``request_ids``, lanes in that order."""
@@ -61,12 +61,13 @@ class LaneBank:
         if fresh:
             self._enter([request_ids[i] for i in fresh], np.array(fresh), signal)
         self._together = request_ids
-        self._out = take_lanes(self._state, self._index(request_ids))
+        self._steps.begin(take_lanes(self._state, self._index(request_ids)), signal)
 
     def _put_back(self) -> None:
-        if self._out is not None:
-            self._state = put_lanes(self._state, self._index(self._together), self._out)
-            self._out, self._together = None, ()
+        if self._together is not None:
+            out = self._steps.state()
+            self._state = put_lanes(self._state, self._index(self._together), out)
+            self._together = None
 
     def _index(self, request_ids: Sequence[int]) -> np.ndarray:
         return np.array([self._lane_of[request_id] for request_id in request_ids])

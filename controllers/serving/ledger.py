@@ -10,6 +10,7 @@ from controllers.core import require
 from controllers.serving.decode_run import DecodeRun
 from controllers.serving.messages import Plan, Result
 from controllers.serving.open_sums import OpenSums
+from controllers.serving.row_index import RowIndex
 from controllers.serving.table import Table
 from controllers.serving.token_buffer import TokenBuffer
 from controllers.serving.totals import Totals
@@ -83,7 +84,7 @@ class Ledger:
         self._tokens = TokenBuffer(Table(_TOKENS))
         self.totals = Totals(totals_from_ns)
         self.reasons: list[str | None] = []  # one per request; None while unfinished
-        self.row_of: dict[int, int] = {}  # request id -> row of ``requests``
+        self.row_of = RowIndex(self._requests.columns["request_id"])
         self.step_count = 0  # steps that ran, the unit of service gaps
         self.forgotten = 0  # finished requests dropped by ``trim``
         self._open = OpenSums()  # of requests under way, while token rows are not recorded
@@ -106,7 +107,6 @@ class Ledger:
     ) -> None:
         """Open the row of a request; ids are never used twice."""
         require(request_id not in self.row_of, "request_id is already used", request_id=request_id)
-        self.row_of[request_id] = len(self.reasons)
         self.reasons.append(None)
         times = (arrival_ns, NEVER, NEVER, NEVER)
         gaps = (self.step_count, 0, arrival_ns, 0)
@@ -259,8 +259,7 @@ class Ledger:
         sums.keep(~np.isin(sums["request_id"], leaving))
         self.reasons = [reason for reason, stays in zip(self.reasons, kept, strict=True) if stays]
         self._run = None  # it knows rows by number
-        left = self.requests["request_id"].tolist()
-        self.row_of = {request_id: row for row, request_id in enumerate(left)}
+        self.row_of.renew()
         began, arrived = self.steps["now_ns"], self.requests["arrival_ns"]
         since = arrived.min() if len(arrived) else np.iinfo(np.int64).max
         self.steps.keep(began >= since)

@@ -46,6 +46,13 @@ class LoadSensors:
         else:
             sequence.served_s += prefill_row_s(self._step_law, sequence.computed, n_tokens)
 
+    def serve_decodes(self, sequences: Seq[Sequence]) -> None:
+        """Add one one-token decode row to each of ``sequences``, as :meth:`serve` does."""
+        decode_s, kv_token_s, page_tokens = self._decode_s, self._kv_token_s, self._page_tokens
+        for sequence in sequences:
+            held = sequence.computed - sequence.holes * page_tokens
+            sequence.served_s += decode_s + kv_token_s * held
+
     def leave(self, sequence: Sequence) -> None:
         """Forget a finished request."""
         self.collapse.forget(sequence.request.request_id)

@@ -226,6 +226,7 @@ class ServingLoop:
         sequence.finish_reason = reason
         self.scheduler.remove(sequence)
         del self.sequences[request_id]
+        self._intake.forget()
         self._coverage.forget(request_id)
         self._load.leave(sequence)
         self.ledger.finished(request_id, now_ns, reason)

@@ -1,6 +1,11 @@
 from __future__ import annotations
 
+from typing import get_args
+
 import pytest
+
+from simulator.cluster import RouterName
+from simulator.commands import RouterOption
 
 COMMANDS = {
     ("simulate",): ("--trace", "--preset", "--rate", "--arrivals", "--ledger-out", "--json"),
@@ -39,3 +44,9 @@ def test_the_command_line_lists_every_command(cli):
     assert done.exit_code == 0
     for command in COMMANDS:
         assert command[0] in done.output
+
+
+def test_the_router_option_names_every_router():
+    (option,) = RouterOption.__metadata__
+    for name in get_args(RouterName):
+        assert name in option.help

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import signal
+import warnings
 
 import pytest
 import typer
 
 from backend.commands import interruptible
+from traces.console import quiet_libraries
 
 
 @pytest.mark.parametrize(
@@ -55,3 +57,12 @@ def test_an_uninterrupted_command_leaves_the_handler_as_it_was():
     with interruptible(once=True):
         assert signal.getsignal(signal.SIGINT) is not before
     assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_what_joblib_says_of_cancelled_tasks_stays_off_the_terminal():
+    with warnings.catch_warnings(record=True) as heard:
+        warnings.simplefilter("always")
+        quiet_libraries()
+        warnings.warn("1 tasks which were still being processed by the workers", stacklevel=1)
+        warnings.warn("something else", stacklevel=1)
+    assert [str(one.message) for one in heard] == ["something else"]

@@ -23,6 +23,6 @@ def test_the_page_of_a_plan_shows_the_answers_of_its_document(cli, inputs, tmp_p
     assert list(answer) == ["full"]
     for row in document["rows"]:
         assert answer[row["preset"]][1] == str(row["replicas"])
-        assert float(answer[row["preset"]][5]) == float(f"{row['knee']['rate_per_s']:.3g}")
+        assert float(answer[row["preset"]][6]) == float(f"{row['knee']['rate_per_s']:.3g}")
     for line in document["notes"]:
         assert line.replace("'", "&#x27;").replace("<", "&lt;") in page.read_text()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pyarrow.parquet as pq
 import pytest
 
+VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens\n"
 ROOT = Path(__file__).resolve().parents[2]
 LATENCIES = ("ttft_s", "tpot_s", "itl_s", "e2e_s")
 SCALARS = (
@@ -178,3 +179,72 @@ def test_a_topology_replaces_replicas(cli, inputs, tmp_path):
     done = cli("simulate", *inputs, "--topology", path)
     assert done.exit_code == 2
     assert "count" in done.stderr
+
+
+def test_arrivals_of_one_instant_are_refused_in_words(cli, inputs, tmp_path):
+    path = tmp_path / "once.csv"
+    path.write_text(VIDUR + "0,10,5\n" * 3)
+    done = cli("simulate", *inputs, "--arrivals", path)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert "once.csv: its 3 arrival(s) all lie at the same instant" in line
+    assert "nan" not in line.replace(str(tmp_path), "")
+
+
+def test_a_prompt_beyond_the_context_is_refused_unless_cutting_is_asked_for(cli, inputs, tmp_path):
+    path = tmp_path / "long.csv"
+    path.write_text(VIDUR + "0,10,5\n1,100,8\n2,900,4\n")
+    asked = ("simulate", *inputs, "--arrivals", path)
+    done = cli(*asked)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    for words in ("1 of 3 requests", "max_context", "prompt 900 + output 4", "--cut-prompts"):
+        assert words in line
+    found = cli.json(*asked, "--cut-prompts")
+    assert found["caveats"]["join_requests_cut"] == 1
+    assert found["metrics"]["completed"] == 3
+    assert cli.json(*asked, "--requests", 2)["metrics"]["completed"] == 2  # the long one is third
+
+
+def test_rates_that_the_clock_cannot_hold_are_refused_before_a_run(cli, inputs, tmp_path):
+    path = tmp_path / "a.csv"
+    path.write_text(VIDUR + "0,10,5\n1,12,5\n3,9,4\n")
+    replay = ("simulate", *inputs, "--arrivals", path)
+    grid = ("sweep", *inputs, "--arrivals", path, "--jobs", 1)
+    for rate in ("1e-300", "1e300"):
+        for asked in (("simulate", *inputs, "--rate"), (*replay, "--rate"), (*grid, "--rates")):
+            done = cli(*asked, rate)
+            assert done.exit_code == 2, done.output
+            (line,) = done.stderr.splitlines()
+            assert "rate_per_s must lie in" in line
+
+
+def test_users_in_a_closed_loop_ask_on_once_they_have_thought(cli, inputs):
+    asked = ("simulate", *inputs, "--users", 3, "--requests", 6, "--think", 1)
+    found = cli.json(*asked)
+    assert found["metrics"]["completed"] == 6
+    assert found["config"]["sessions"]["users"] == 3
+    assert "rate_per_s" not in found["config"]
+    idle = cli.json(*asked[:-1], 1000)["metrics"]
+    assert idle["utilisation"] < 0.1 * found["metrics"]["utilisation"]  # they think, it waits
+    text = cli(*asked).stdout
+    assert "6 requests of 3 users in a closed loop" in text
+    assert "the load falls" in text
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (("--users", 0), "users must be >= 1"),
+        (("--users", 2, "--turns", 0.5), "turns must be >= 1"),
+        (("--users", 2, "--think", -1), "think must be >= 0"),
+        (("--users", 2, "--requests", 3), "a multiple of 2"),
+        (("--users", 2, "--rate", 3), "leave --rate out"),
+        (("--turns", 2), "give --users"),
+    ],
+)
+def test_a_closed_loop_that_makes_no_sense_is_refused(cli, inputs, changes, words):
+    done = cli("simulate", *inputs, *changes)
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert words in line

@@ -28,8 +28,8 @@ def test_the_answer_is_the_documents(html):
     assert by_name["attention"][1] == "2"
     assert by_name["seed"][1] == "not with 8"
     assert by_name["seed"][-2:] == ["-", "-"]  # no knee, no cost there
-    assert by_name["baseline"][3] == "0.300"
-    assert "USD/M tokens" in answer[0][3]
+    assert by_name["baseline"][5] == "0.300"
+    assert "USD/M tokens" in answer[0][5]
 
 
 def test_every_saving_has_its_quality_and_its_interval(html):
@@ -72,7 +72,7 @@ def test_the_page_stands_alone_and_is_escaped(html, tmp_path):
 
 def test_without_a_price_costs_are_gpu_hours():
     html = plan_page(plan_of(priced=False))
-    assert "GPU h/M tokens" in tables(html)[0][0][3]
+    assert "GPU h/M tokens" in tables(html)[0][0][5]
     assert "USD" not in html.replace("usd_per_gpu_hour", "")
 
 

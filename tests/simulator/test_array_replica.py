@@ -32,6 +32,14 @@ LIMITS = {
     "cap": EngineLimits(max_seqs=3, token_budget=64, n_pages=200, max_context=512),
     "tiny": EngineLimits(max_seqs=6, token_budget=6, n_pages=40, max_context=512),
 }
+SCORED = {
+    "per_scored_unit_s": 7e-6,
+    "pruned_step_s": 3e-3,
+    "prompt_step_s": 2e-3,
+    "per_prompt_context_s": 9e-6,
+    "per_knee_decode_s": 7e-4,
+    "decode_knee": 2.0,
+}
 Make = Callable[..., World]
 
 
@@ -118,6 +126,7 @@ def test_a_macro_step_is_one_event_where_steps_are_many(make: Make):
     quantum=st.sampled_from([None, 1, 3, 16]),
     coarse=st.booleans(),
     skewed=st.booleans(),
+    scored=st.booleans(),
 )
 def test_any_small_world_is_served_alike(
     make: Make,
@@ -130,6 +139,7 @@ def test_any_small_world_is_served_alike(
     quantum: int | None,
     coarse: bool,
     skewed: bool,
+    scored: bool,
 ):
     limits = EngineLimits(
         max_seqs=max_seqs, token_budget=max_seqs + budget, n_pages=n_pages, max_context=512
@@ -138,7 +148,23 @@ def test_any_small_world_is_served_alike(
     if skewed:
         law = dataclasses.replace(world.step_law, per_skewed_kv_token_s=3e-5)
         world = dataclasses.replace(world, step_law=law)
+    if scored:
+        world = dataclasses.replace(world, step_law=dataclasses.replace(world.step_law, **SCORED))
     assert_all_modes_agree(world)
+
+
+@pytest.mark.parametrize("limits", ["scarce", "tiny"])
+def test_scored_pages_cost_time_in_all_modes_alike(limits: str, make: Make):
+    free = make("attention", limits)
+    law = dataclasses.replace(free.step_law, **SCORED)
+    steps = assert_all_modes_agree(dataclasses.replace(free, step_law=law)).server.ledger.steps
+    scored = steps["pages_scored"]
+    assert (scored > 0).any()
+    least_s = law.base_s + np.where(scored > 0, 3e-3, 0.0) + 7e-6 * scored
+    assert (steps["duration_ns"] >= 1e9 * least_s - 1).all()
+    assert serve(free, "macro").server.ledger.steps["duration_ns"].sum() < (
+        steps["duration_ns"].sum()
+    )
 
 
 @pytest.mark.parametrize("coarse", [False, True])

@@ -10,6 +10,7 @@ import pytest
 
 from controllers.serving.request import Request
 from simulator.arrival import Arrival, ArrivalTable, Columns
+from simulator.run_result import asked_of
 from simulator.workload import Workload
 from traces.prefixes import Prefixes
 
@@ -129,3 +130,13 @@ def test_a_workload_knows_whom_its_follow_ups_follow():
         Workload(arrivals=(follow, first))
     with pytest.raises(ValueError, match="request ids must be distinct"):
         Workload(arrivals=(first, first))
+
+
+def test_ranks_of_a_table_are_those_of_its_templates():
+    first, last = TEMPLATES[4], dataclasses.replace(TEMPLATES[6], priority=2)
+    ranked = ArrivalTable(
+        columns(), templates={4: first, 6: last}, clients=("ann", "bob"), classes=("code", "chat")
+    )
+    for arrivals in (ranked, tuple(ranked)):
+        assert asked_of(Workload(arrivals=arrivals))["ranks"] == {0: 0, 1: 2, 2: 0, 3: 2}
+    assert asked_of(Workload(arrivals=table()))["ranks"] is None

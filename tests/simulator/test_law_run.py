@@ -14,6 +14,7 @@ from controllers import ops
 from controllers.compose import Gated, Shadow, delayed, rate_limited
 from controllers.core import Law, TokenSignal, take_lanes
 from controllers.coverage import EntropyCoverage, FixedCoverage, SeedCoverage
+from controllers.law_graph import leaves, traced
 from controllers.ops import Array
 from controllers.temperature import (
     EntropyFeedback,
@@ -21,7 +22,6 @@ from controllers.temperature import (
     FixedTemperature,
     SeedLiteral,
 )
-from simulator.law_graph import leaves, traced
 from simulator.law_run import LawRun
 from simulator.ragged import Ragged
 

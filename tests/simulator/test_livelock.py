@@ -20,6 +20,8 @@ from controllers.serving.scheduler import Grants, Scheduler
 from controllers.serving.watchdog import Livelock
 from controllers.steplaw import StepLaw
 from simulator import ClusterConfig, Residual, SimulationResult, TraceModel, run_workload
+from simulator.array_engine import Engine
+from simulator.array_life import Chunk
 from tests.serving.worlds import STEP_LAW, ByTask, FakeExecutor, World, limits, preset, request
 from tests.simulator.queues import EVEN, MODES, workload
 
@@ -154,6 +156,28 @@ def test_a_scheduler_that_computes_and_loses_it_again_is_named() -> None:
         made.run(200)
     assert list(loop.sequences) == [7]
     assert loop.ledger.requests["tokens"].tolist() == [2, 0]
+
+
+@pytest.mark.parametrize("mode", ["macro", "steps"])
+def test_prompts_that_are_computed_and_lost_again_are_named_in_array_modes(
+    serve: Serve, mode: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    go_on = Engine._continue
+
+    def lose(self: Engine, budget: int) -> tuple[list[Chunk], int]:
+        here = self.residents
+        for life in [one for one in here.prefilling.values() if one.sequence.computed]:
+            before = life.outstanding
+            here.scheduler._preempt(life.sequence, self.end_ns)
+            del here.prefilling[life.request_id]
+            here.prefill_pages -= life.held
+            here.outstanding += life.outstanding - before
+            here._preempted(life, self.end_ns)
+        return go_on(self, budget)
+
+    monkeypatch.setattr(Engine, "_continue", lose)
+    with pytest.raises(Livelock, match=r"request 0 lost its pages \d+ times: \d+ plans in a row"):
+        serve(config(mode), [(90, 5)])
 
 
 def test_a_prompt_of_many_chunks_is_no_livelock() -> None:

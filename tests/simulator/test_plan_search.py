@@ -7,12 +7,12 @@ import math
 import numpy as np
 import pytest
 
-from simulator.pareto import Candidate, front
+from simulator.pareto import Candidate, difference, front
 from simulator.plan_bracket import RUNG
 from simulator.plan_cost import Price, priced
 from simulator.plan_figures import another_hour
 from simulator.plan_search import Point, Question, drive, search
-from simulator.plan_verdict import judge
+from simulator.plan_verdict import judge, spreads
 from simulator.slo import parse_slo
 
 SLO = parse_slo("ttft_p99<1s")
@@ -129,6 +129,27 @@ def test_a_search_needs_few_simulations():
     machine = Machine()
     answer(machine, rate_per_s=5.0, head_start_rungs=2)
     assert len(set(machine.asked)) <= 36
+
+
+def test_a_level_that_every_request_must_keep_can_be_met():
+    slo = parse_slo("ttft_p99<1s,goodput>=1")
+    good = {"ttft_s.p99": 0.5, "goodput_share": 1.0}
+    found = judge(slo, good, [good] * 3)
+    assert found.met
+    assert found.excess < 0.0
+    assert not judge(slo, good, [good, good, {**good, "goodput_share": 0.9}]).met
+
+
+def test_intervals_stay_within_what_a_figure_can_be():
+    draws = [
+        {"gpu_hours_per_million_tokens": cost, "utilisation": used, "preemptions": n, "x": 1.0}
+        for cost, used, n in ((0.1, 0.2, 0.0), (3.0, 0.99, 7.0))
+    ]
+    found = spreads(draws)
+    assert 0.0 < found["gpu_hours_per_million_tokens"].low < 0.1
+    assert found["utilisation"].high == 1.0
+    assert found["utilisation"].low == found["preemptions"].low == 0.0
+    assert difference("preemptions", draws, draws[::-1]).low < 0.0  # a difference may be negative
 
 
 def test_a_verdict_is_undecided_where_the_bound_lies_in_the_interval():

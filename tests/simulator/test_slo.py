@@ -26,18 +26,44 @@ def test_slack_is_a_share_of_the_bound_and_negative_outside():
     assert lower.slack(0.4) == pytest.approx(-0.5)
 
 
+def test_a_percentile_may_have_decimals_and_a_bound_microseconds():
+    slo = parse_slo("itl_p99.9<250us,ttft_p99.90<2s,e2e_mean<9s")
+    assert [c.metric for c in slo.clauses] == ["itl_s.p99.9", "ttft_s.p99.9", "e2e_s.mean"]
+    assert slo.clauses[0].bound == pytest.approx(250e-6)
+    assert slo.clauses[0].shown(0.0123456) == "12,346 us"
+    assert slo.percentiles == (99.9,)
+
+
+def test_a_bound_that_may_be_reached_holds_at_the_bound():
+    below, up_to = parse_slo("ttft_p99<2s,tpot_p99<=2s").clauses
+    assert up_to.holds(2.0)
+    assert not below.holds(2.0)
+    assert not up_to.holds(2.0 + 1e-9)
+    always = parse_slo("ttft_p99<2s,goodput>=100%").clauses[1]
+    assert always.holds(1.0)
+    assert not always.holds(0.999)
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
         ("", ("must hold a clause",)),
-        ("ttft_p99", ("'ttft_p99'", "metric_stat<value unit")),
-        ("ttft_p99>1s", ("'ttft_p99>1s'",)),
-        ("latency_p99<1s", ("'latency_p99<1s'", "ttft")),
-        ("ttft_p98<1s", ("'ttft_p98<1s'", "p95")),
-        ("itl_p90<1s", ("'itl_p90<1s'", "p95")),
-        ("ttft_p99<1", ("'ttft_p99<1'", "unit s or ms")),
-        ("ttft_p99<1m", ("'ttft_p99<1m'", "unit s or ms")),
-        ("ttft_p99<-1s", ("'ttft_p99<-1s'", "> 0")),
+        ("ttft_p99", ("'ttft_p99'", "a bound is missing")),
+        ("ttft_p99>1s", ("'ttft_p99>1s'", "< or <=", "'>'")),
+        ("ttft_p99=1s", ("< or <=", "'='")),
+        ("ttft<1s", ("'ttft<1s'", "a statistic is missing")),
+        ("latency_p99<1s", ("'latency_p99<1s'", "ttft", "got 'latency'")),
+        ("ttft_p100<1s", ("'ttft_p100<1s'", "got 'p100'")),
+        ("ttft_p0<1s", ("got 'p0'",)),
+        ("itl_max<1s", ("'itl_max<1s'", "got 'max'")),
+        ("ttft_p99<1", ("'ttft_p99<1'", "unit must be s, ms or us", "'1' has none")),
+        ("ttft_p99<1m", ("'ttft_p99<1m'", "got 'm'")),
+        ("ttft_p99<s", ("'' is not a number",)),
+        ("ttft_p99<-1s", ("'ttft_p99<-1s'", "> 0", "'-1'")),
+        ("ttft_p99<nans", ("got 'nans'",)),
+        ("ttft_p99<1s,goodput<0.5", ("> or >=", "'<'")),
+        ("ttft_p99<1s,goodput>100%", ("goodput>=1",)),
+        ("ttft_p99<1s,ttft_p99.0<2s", ("bound twice",)),
         ("ttft_p99<1e999s", ("finite",)),
         ("ttft_p99<1..5s", ("'1..5'", "not a number")),
         ("ttft_p99<1s,goodput>1.2", ("'goodput>1.2'", "(0, 1]")),

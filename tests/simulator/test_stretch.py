@@ -10,7 +10,7 @@ from controllers.serving.messages import Plan, Row
 from controllers.serving.request import Request
 from controllers.steplaw import StepLaw
 from simulator import Residual, TraceExecutor, TraceModel
-from simulator.stretch_shares import Pruning
+from simulator.stretch_shares import Kept, Pruning
 
 PROMPT = 40
 
@@ -21,23 +21,23 @@ def test_a_stretch_reads_shares_and_residuals_as_their_tables_do(
     rng, pruning = np.random.default_rng(1), Pruning(model.shares, residual)
     levels = model.shares.coverages
     rows = rng.integers(0, len(model.h_cal), (40, 9))
-    table = pruning.gather(rows)
+    kept = Kept(pruning, rows)
     for step in range(len(rows)):
         lanes = rng.uniform(levels[0] - 0.1, levels[-1], 9)
-        lanes[:2] = levels[step % len(levels)], 1.0  # on a level, and dense
-        share = pruning.share(lanes.tolist(), lanes, table, step)
-        np.testing.assert_array_equal(share, model.shares.share(rows[step], lanes))
+        if step % 3:
+            lanes[:2] = levels[step % len(levels)], 1.0  # on a level, and dense
         normals = rng.normal(size=9)
-        np.testing.assert_array_equal(
-            pruning.factor(lanes, share, normals), residual.factor(lanes, share, normals)
-        )
+        for _ in range(2):  # at new coverages, and at those of the step before
+            share, factor, below = kept.read(lanes.tolist(), normals, step)
+            np.testing.assert_array_equal(share, model.shares.share(rows[step], lanes))
+            np.testing.assert_array_equal(factor, residual.factor(lanes, share, normals))
+            assert below == model.shares.count_below(lanes)
 
 
 def test_a_coverage_that_was_not_recorded_is_refused(model: TraceModel, residual: Residual) -> None:
-    pruning = Pruning(model.shares, residual)
-    table = pruning.gather(np.zeros((1, 2), np.intp))
+    kept = Kept(Pruning(model.shares, residual), np.zeros((1, 2), np.intp))
     with pytest.raises(ValueError, match=r"coverage must be <= .* got 0\.9999"):
-        pruning.share([0.9, 0.9999], np.array([0.9, 0.9999]), table, 0)
+        kept.read([0.9, 0.9999], np.zeros(2), 0)
 
 
 def plan_of(step: int, *lanes: tuple[int, int, float]) -> Plan:

@@ -73,15 +73,33 @@ def test_a_limit_keeps_the_first_usable_rows(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        (AZURE.replace("20,4", "x,4"), ":3: ContextTokens: cannot be read; got 'x'"),
-        (AZURE.replace("2023-11-17 00:00:00.7500000", ""), ":3: TIMESTAMP: cannot be read; got ''"),
-        (AZURE.replace("20,4", "20"), ":3: GeneratedTokens: cannot be read; got None"),
+        (
+            AZURE.replace("20,4", "x,4"),
+            ":3: ContextTokens: must be a whole number from 0 to 2147483647; got 'x'",
+        ),
+        (
+            AZURE.replace("2023-11-17 00:00:00.7500000", ""),
+            ":3: TIMESTAMP: must be a time in UTC, as 2023-11-16 18:01:51.9; got ''",
+        ),
+        (
+            AZURE.replace("20,4", "20"),
+            ":3: GeneratedTokens: must be a whole number from 0 to 2147483647; got None",
+        ),
         (AZURE.replace("30,5", "30,0"), ":4: GeneratedTokens: must be >= 1; got 0"),
-        (AZURE.replace("30,5", "30,-5"), ":4: GeneratedTokens: cannot be read; got '-5'"),
-        (AZURE.replace("30,5", "30,1.5"), ":4: GeneratedTokens: cannot be read; got '1.5'"),
-        (AZURE.replace("30,5", "30,inf"), ":4: GeneratedTokens: cannot be read; got 'inf'"),
+        (
+            AZURE.replace("30,5", "30,-5"),
+            ":4: GeneratedTokens: must be a whole number from 0 to 2147483647; got '-5'",
+        ),
+        (
+            AZURE.replace("30,5", "30,1.5"),
+            ":4: GeneratedTokens: must be a whole number from 0 to 2147483647; got '1.5'",
+        ),
+        (
+            AZURE.replace("30,5", "30,inf"),
+            ":4: GeneratedTokens: must be a whole number from 0 to 2147483647; got 'inf'",
+        ),
         (VIDUR.replace("1.25", "nan"), ":4: arrived_at: must be finite; got 'nan'"),
-        (MOONCAKE.replace("4500", "null"), ":4: timestamp: cannot be read; got None"),
+        (MOONCAKE.replace("4500", "null"), ":4: timestamp: must be a number; got None"),
         (MOONCAKE.replace("[1]}", "[1"), ":2: must be JSON"),
         (MOONCAKE + "[1]\n", ":5: must be a JSON object; got '[1]'"),
         ("a,b\n1,2\n", ":1: columns ['a', 'b'] match no known format"),

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from simulator.law_graph import F32, Traced
+from controllers.law_graph import F32, Traced
 
 
 class Step(NamedTuple):
@@ -25,9 +25,14 @@ class Step(NamedTuple):
 
 
 class Plan:
-    """Which operations of a graph are left where some fields of the signal never change."""
+    """Which operations of a graph are left where some fields of the signal never change.
 
-    def __init__(self, graph: Traced, fixed: Mapping[str, np.ndarray]) -> None:
+    What depends on nothing but fields that ``seldom`` change is kept apart.
+    """
+
+    def __init__(
+        self, graph: Traced, fixed: Mapping[str, np.ndarray], seldom: frozenset[str]
+    ) -> None:
         self.nodes = graph.nodes
         self._same: dict[int, int] = {}  # values that always equal another
         self.known: dict[int, np.ndarray] = {}  # values that no token changes: 0-d or [lanes]
@@ -35,8 +40,13 @@ class Plan:
             self._hoist(fixed)
         self.state = tuple(map(self._final, graph.state))
         self.command = self._final(graph.command)
-        self.steps = self._needed()
-        self.last_use = {i: k for k, step in enumerate(self.steps) for i in step.inputs}
+        needed = self._needed()
+        at_rest = self._at_rest(needed, seldom)
+        self.prepared = [step for step in needed if step.place in at_rest]
+        self.steps = [step for step in needed if step.place not in at_rest]
+        self.last_use = dict.fromkeys((i for step in self.prepared for i in step.inputs), -1)
+        self.last_use |= dict.fromkeys((step.place for step in self.prepared), -1)
+        self.last_use |= {i: k for k, step in enumerate(self.steps) for i in step.inputs}
         self.last_use.update(dict.fromkeys((*self.state, self.command), len(self.steps)))
 
     def _final(self, place: int) -> int:
@@ -70,13 +80,34 @@ class Plan:
                 steps.append(Step(place, operation, inputs))
         return steps[::-1]
 
+    def _at_rest(self, needed: list[Step], seldom: frozenset[str]) -> set[int]:
+        """Return the values that change only with the ``seldom`` fields."""
+        found = {place for place, node in enumerate(self.nodes) if node.leaf in seldom}
+        moves = {place for place, node in enumerate(self.nodes) if node.operation is None}
+        moves -= found | self.known.keys()
+        for step in needed:
+            if moves.isdisjoint(step.inputs):
+                found.add(step.place)
+            else:
+                moves.add(step.place)
+        return found
+
 
 class Program:
     """Runs ``update`` of a law on the first lanes of its buffers, token after token."""
 
-    def __init__(self, graph: Traced, fixed: Mapping[str, np.ndarray], lanes: int) -> None:
-        """Prepare for ``lanes``; ``fixed`` are the fields of the signal that never change."""
-        self._plan = plan = Plan(graph, fixed)
+    def __init__(
+        self,
+        graph: Traced,
+        fixed: Mapping[str, np.ndarray],
+        lanes: int,
+        seldom: frozenset[str] = frozenset(),
+    ) -> None:
+        """Prepare for ``lanes``; ``fixed`` are the fields of the signal that never change.
+
+        Fields that ``seldom`` do count from the next ``prepare`` on.
+        """
+        self._plan = plan = Plan(graph, fixed, seldom)
         self._lanes = lanes
         self.state = [np.zeros(lanes, F32) for _ in graph.state]
         self.inputs: dict[str, np.ndarray] = {}  # to be filled before each ``step``, [lanes]
@@ -90,35 +121,46 @@ class Program:
             elif place in plan.last_use and node.leaf is not None:
                 self._buffers[place] = self.inputs[node.leaf] = np.zeros(lanes, F32)
         self._allocate()
+        self._bound: dict[int, tuple[list[partial[Any]], list[partial[Any]], np.ndarray]] = {}
+        self._first: list[partial[Any]] = []
         self._calls: list[partial[Any]] = []
         self.command = np.zeros(0, F32)
 
-    def bind(self, lanes: int) -> None:
-        """Work on the first ``lanes`` from here on."""
-        views = {id(buffer): buffer[:lanes] for buffer in self._buffers.values()}
-        at = {place: views[id(buffer)] for place, buffer in self._buffers.items()}
-        calls: list[partial[Any]] = []
-        for place, operation, inputs in self._plan.steps:
-            values, out = [at[i] for i in inputs], at[place]
-            if operation is np.where:
-                if out is not values[2]:
-                    calls.append(partial(np.copyto, out, values[2]))
-                calls.append(partial(np.putmask, out, values[0], values[1]))
-            else:
-                calls.append(partial(operation, *values, out=out))
-        for place, leaf in zip(self._plan.state, self.state, strict=True):
-            if self._buffers[place] is not leaf:  # else it is computed in place
-                calls.append(partial(np.copyto, views[id(leaf)], at[place]))
-        self._calls, self.command = calls, at[self._plan.command]
+    def bind(self, lanes: int, *, again: bool = False) -> None:
+        """Work on the first ``lanes`` from here on; ``again`` if this will be asked often."""
+        bound = self._bound.get(lanes) or self._views(lanes)
+        if again:
+            self._bound[lanes] = bound
+        self._first, self._calls, self.command = bound
+
+    def prepare(self) -> None:
+        """Compute what depends on nothing but the fields that seldom change."""
+        for call in self._first:
+            call()
 
     def step(self) -> None:
         """Update the state and the command from ``inputs``."""
         for call in self._calls:
             call()
 
+    def _views(self, lanes: int) -> tuple[list[partial[Any]], list[partial[Any]], np.ndarray]:
+        """Return the calls of ``prepare`` and ``step`` on the first ``lanes``, and the command."""
+        plan = self._plan
+        views = {id(buffer): buffer[:lanes] for buffer in self._buffers.values()}
+        at = {place: views[id(buffer)] for place, buffer in self._buffers.items()}
+        first = [call for step in plan.prepared for call in _calls(step, at)]
+        calls = [call for step in plan.steps for call in _calls(step, at)]
+        for place, leaf in zip(plan.state, self.state, strict=True):
+            if self._buffers[place] is not leaf:  # else it is computed in place
+                calls.append(partial(np.copyto, views[id(leaf)], at[place]))
+        return first, calls, at[plan.command]
+
     def _allocate(self) -> None:
         """Give every step a buffer, one that nobody reads any more where there is one."""
         plan, free = self._plan, {True: [], False: []}
+        for step in plan.prepared:
+            kind = bool if plan.nodes[step.place].is_bool else F32
+            self._buffers[step.place] = np.zeros(self._lanes, kind)
         scratch: set[int] = set()  # values in buffers that may be used again
         for k, step in enumerate(plan.steps):
             is_bool = plan.nodes[step.place].is_bool
@@ -153,3 +195,14 @@ class Program:
             if plan.last_use.get(old, -1) <= k and not chosen:
                 return self.state[leaf]
         return None
+
+
+def _calls(step: Step, at: Mapping[int, np.ndarray]) -> list[partial[Any]]:
+    """Return the numpy calls of one operation, on the arrays of each value."""
+    values, out = [at[i] for i in step.inputs], at[step.place]
+    if step.operation is not np.where:
+        if step.operation in (np.minimum, np.maximum):  # which take no output by its place
+            return [partial(step.operation, *values, out=out)]
+        return [partial(step.operation, *values, out)]
+    chosen = partial(np.putmask, out, values[0], values[1])
+    return [chosen] if out is values[2] else [partial(np.copyto, out, values[2]), chosen]
