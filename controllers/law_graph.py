@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, cast
 import numpy as np
 from numpy.lib.mixins import NDArrayOperatorsMixin
 
-from controllers.core import Law, State, TokenSignal, tree_map
+from controllers.core import Law, LoadSignal, State, TokenSignal, tree_map
 
 F32 = np.float32
 NUMBERS = frozenset({np.add, np.subtract, np.multiply, np.true_divide, np.maximum, np.minimum})
@@ -120,12 +120,12 @@ class Traced:
     command: int
 
 
-def traced(law: Law) -> Traced | None:
-    """Return the graph of ``law.update``; None where it has none."""
+def traced(law: Law, kind: type[TokenSignal] | type[LoadSignal] = TokenSignal) -> Traced | None:
+    """Return the graph of ``law.update`` on signals of a ``kind``; None where it has none."""
     graph = Graph()
     try:
-        before = law.init(TokenSignal(*(np.ones(1, F32) for _ in TokenSignal._fields)))
-        signal = TokenSignal(*(graph.add(Node(None, leaf=f)) for f in TokenSignal._fields))
+        before = law.init(kind(*(np.ones(1, F32) for _ in kind._fields)))
+        signal = kind(*(graph.add(Node(None, leaf=f)) for f in kind._fields))
         places = iter(range(len(leaves(before))))
         state = tree_map(lambda leaf: graph.add(_state_leaf(leaf, next(places))), before)
         after, command = law.update(state, signal)

@@ -27,13 +27,19 @@ class Step(NamedTuple):
 class Plan:
     """Which operations of a graph are left where some fields of the signal never change.
 
-    What depends on nothing but fields that ``seldom`` change is kept apart.
+    What depends on nothing but fields that ``seldom`` change is kept apart. Whether a field is
+    finite is not asked of those that are known to be ``finite``.
     """
 
     def __init__(
-        self, graph: Traced, fixed: Mapping[str, np.ndarray], seldom: frozenset[str]
+        self,
+        graph: Traced,
+        fixed: Mapping[str, np.ndarray],
+        seldom: frozenset[str],
+        finite: frozenset[str],
     ) -> None:
         self.nodes = graph.nodes
+        self._finite = finite
         self._same: dict[int, int] = {}  # values that always equal another
         self.known: dict[int, np.ndarray] = {}  # values that no token changes: 0-d or [lanes]
         with np.errstate(all="ignore"):
@@ -64,6 +70,8 @@ class Plan:
                 known[place] = fixed[str(node.leaf)]
             elif node.operation is not None and all(i in known for i in inputs):
                 known[place] = np.asarray(node.operation(*(known[i] for i in inputs)))
+            elif node.operation is np.isfinite and self.nodes[inputs[0]].leaf in self._finite:
+                known[place] = np.ones((), bool)
             elif node.operation is np.where and inputs[0] in known:
                 if known[inputs[0]].all():
                     self._same[place] = inputs[1]
@@ -102,12 +110,14 @@ class Program:
         fixed: Mapping[str, np.ndarray],
         lanes: int,
         seldom: frozenset[str] = frozenset(),
+        finite: frozenset[str] = frozenset(),
     ) -> None:
         """Prepare for ``lanes``; ``fixed`` are the fields of the signal that never change.
 
-        Fields that ``seldom`` do count from the next ``prepare`` on.
+        Fields that ``seldom`` do count from the next ``prepare`` on; those named ``finite`` hold
+        neither NaN nor infinities, which is then not looked for.
         """
-        self._plan = plan = Plan(graph, fixed, seldom)
+        self._plan = plan = Plan(graph, fixed, seldom, finite)
         self._lanes = lanes
         self.state = [np.zeros(lanes, F32) for _ in graph.state]
         self.inputs: dict[str, np.ndarray] = {}  # to be filled before each ``step``, [lanes]

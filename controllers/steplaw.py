@@ -7,11 +7,39 @@ from __future__ import annotations
 
 import math
 from dataclasses import MISSING, dataclass, fields
-from typing import Any, overload
+from typing import Any, Final, Protocol, overload
 
 import numpy as np
 
 from controllers.core import require
+
+# Terms that most laws leave at 0, and a simulation then need not ask about in every step.
+_SELDOM: Final = (
+    "per_skewed_kv_token_s",
+    "per_mixed_decode_s",
+    "per_mixed_kv_token_s",
+    "per_scored_unit_s",
+    "pruned_step_s",
+    "per_prompt_context_s",
+    "per_knee_decode_s",
+)
+
+
+class Price(Protocol):
+    """Seconds of one step, from numbers: arguments as :meth:`StepLaw.step_s`."""
+
+    def __call__(
+        self,
+        n_decode: float,
+        kv_tokens_read: float,
+        prompt_tokens: float,
+        prompt_squares: float,
+        kv_longest: float,
+        pages_scored: float,
+        /,
+    ) -> float:
+        """Return the seconds."""
+        ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -109,10 +137,11 @@ class StepLaw:
             short = np.maximum(n_decode * kv_longest - kv_tokens_read, 0.0)
             skew = self.per_skewed_kv_token_s * short
             decode = decode + (skew if isinstance(skew, np.ndarray) else float(skew))
-        if self.prices_scoring:
+        if self.per_scored_unit_s > 0.0 or self.pruned_step_s > 0.0:
             decode = decode + self._scored_s(pages_scored)
         if not isinstance(prompt_tokens, np.ndarray) and prompt_tokens <= 0:
-            return self.base_s + decode + self._beyond_knee_s(n_decode)
+            alone = self.base_s + decode
+            return alone + self._beyond_knee_s(n_decode) if self.per_knee_decode_s else alone
         prompt = self.per_prompt_token_s * prompt_tokens + self.per_prompt_square_s * prompt_squares
         if self.per_prompt_context_s > 0.0:
             prompt = prompt + self._context_s(prompt_tokens, prompt_squares)
@@ -174,6 +203,30 @@ class StepLaw:
             got=sorted(row),
         )
         return cls(**{name: float(value) for name, value in row.items()})
+
+
+def price_of(law: StepLaw) -> Price:
+    """Return ``law.step_s`` for numbers, in which terms are left out that ``law`` leaves at 0.
+
+    The seconds are the same to the last bit.
+    """
+    if type(law) is not StepLaw or any(getattr(law, name) > 0.0 for name in _SELDOM):
+        return law.step_s
+    base_s, floor_s = law.base_s, law.floor_s
+    row_s, kv_token_s = law.per_decode_s, law.per_kv_token_s
+    token_s, square_s = law.per_prompt_token_s, law.per_prompt_square_s
+    intercept = base_s - law.prompt_overlap_s + law.prompt_step_s
+
+    def price(
+        rows: float, kv: float, tokens: float, squares: float, _longest: float, _scored: float, /
+    ) -> float:
+        decode = row_s * rows + kv_token_s * kv
+        if tokens <= 0:
+            return base_s + decode
+        prompt_s = intercept + (token_s * tokens + square_s * squares)
+        return (floor_s if floor_s > prompt_s else prompt_s) + decode
+
+    return price
 
 
 def chunk_squares(start: int, n_tokens: int) -> int:

@@ -25,7 +25,7 @@ from simulator.commands import (
     assemble,
     device,
 )
-from traces.console import BAD_INPUT, check_target, emit_json, guarded, note
+from traces.console import BAD_INPUT, check_target, emit_json, guarded, made_by, note
 
 app = typer.Typer(no_args_is_help=True)
 
@@ -154,7 +154,7 @@ def plan(
     if html is not None:
         from reports.plan_page import write_plan_page
 
-        write_plan_page(html, {"command": "plan", "seed": seed, **document})
+        write_plan_page(html, whole_document(seed, document))
         note(f"wrote {html}")
     if json:
         config = document.pop("config")
@@ -184,14 +184,19 @@ class Ticker:
             note(f"{self._title}: {done} done of {asked} asked for so far, {spent}")
 
 
+def whole_document(seed: int, document: dict[str, object]) -> dict[str, object]:
+    """Return a plan with what made it."""
+    config = document["config"]
+    assert isinstance(config, dict)
+    return {**made_by("plan", seed=seed, config=config), **document}
+
+
 def write_document(path: Path, seed: int, document: dict[str, object]) -> None:
     """Write a plan as JSON, completely or not at all; equal plans give equal bytes."""
-    import importlib.metadata
     import json
 
     from traces.atomic import atomic_path
 
-    version = importlib.metadata.version("entropic-time")
-    whole = {"command": "plan", "version": version, "seed": seed, **document}
+    whole = whole_document(seed, document)
     with atomic_path(path) as part:
         part.write_text(json.dumps(whole, indent=1, allow_nan=False) + "\n", encoding="utf-8")

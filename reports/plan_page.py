@@ -14,6 +14,7 @@ from reports.simulation_page import check_page_target
 from reports.simulation_tables import settings_of, text_table
 from reports.tables import Cell, Grid, html_table
 from traces.atomic import atomic_path
+from traces.provenance import KEY, told
 from traces.text import number
 
 Document = Mapping[str, Any]
@@ -58,6 +59,7 @@ def plan_page(plan: Document) -> str:
     known = {name: str(plan[name]) for name in ("version", "seed") if plan.get(name) is not None}
     sources = {
         **known,
+        **told(plan.get(KEY, {})),
         "traffic": str(config["arrivals"]),
         "entropies": f"{config['trace']}, sha256 {config['trace_sha256']}",
         "device profile": f"{config['profile_device']}, {config['profile_created']}",

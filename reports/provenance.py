@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shlex
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from reports.studies.ablation import Ablation
 from simulator.scenario import Scenario
 from traces.console import commit, package_versions
+from traces.provenance import argument_line
 
 LIBRARIES = ("entropic-time", "numpy", "scipy", "simpy", "pyarrow", "matplotlib", "torch")
 
@@ -24,7 +23,7 @@ def scenario_provenance(scenario: Scenario, seeds: Sequence[int]) -> dict[str, s
     profile = scenario.profile
     law = ", ".join(f"{name} {value:.4g}" for name, value in profile.step_law.items())
     return {
-        "command": shlex.join([Path(sys.argv[0]).name, *sys.argv[1:]]),
+        "command": argument_line(),
         "seeds": f"{seeds[0]} to {seeds[-1]}" if len(seeds) > 1 else str(seeds[0]),
         "trace": f"{scenario.trace.path.name}, sha256 {scenario.trace.sha256}",
         "recorded by": str(scenario.trace.metadata["command"]),

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from simulator.scenario import Run, Scenario
 
 app = typer.Typer(no_args_is_help=True)
+Headers = Callable[[str], dict[str, object]]  # schema of an output -> its header
 
 
 @app.command()
@@ -131,9 +133,16 @@ def simulate(
     )
     asked = decisions is not None or (html is not None and mode == "online")
     kept = kept_by(scenario, chosen, seed) if asked else None
-    with _decided(decisions, kept) as (told, rows):
+    if ledger_out is not None:
+        from simulator.ledger_file import size_line
+
+        size = size_line(ledger_out, scenario)
+        if size is not None:
+            note(size)
+    made = _header_of(scenario, seed)
+    with _decided(decisions, kept, made) as (told, rows):
         done = _run(scenario, chosen, seed, told, quiet=json)
-    _write(scenario, done, ledger_out, perfetto, html, rows)
+    _write(scenario, done, made, ledger_out, perfetto, html, rows)
     if decisions is not None:
         note(f"wrote {decisions}")
     others = [_run(scenario, chosen, seed + i, None, quiet=True) for i in range(1, seeds)]
@@ -183,9 +192,16 @@ def _check_targets(
         check_page_target(html)
 
 
+def _header_of(scenario: Scenario, seed: int) -> Headers:
+    """Return what gives an output, by its schema, the header that says what made it."""
+    from traces.provenance import provenance
+
+    return partial(provenance, seed=seed, config=scenario.to_json())
+
+
 @contextmanager
 def _decided(
-    path: Path | None, kept: Kept | None
+    path: Path | None, kept: Kept | None, made: Headers
 ) -> Iterator[tuple[Witnesses | None, Sequence[DecisionRow]]]:
     """Yield who is told the decisions, and where their rows will be; nobody without ``kept``.
 
@@ -195,7 +211,7 @@ def _decided(
 
     rows: list[DecisionRow] = []
     if path is not None:
-        with decision_file(path, kept=kept) as told:
+        with decision_file(path, kept=kept, made=made("entropic-decisions")) as told:
             yield told, rows
         rows.extend(read_decisions(path))
     elif kept is not None:
@@ -207,6 +223,7 @@ def _decided(
 def _write(
     scenario: Scenario,
     done: Run,
+    made: Headers,
     ledger_out: Path | None,
     perfetto: Path | None,
     html: Path | None,
@@ -215,12 +232,14 @@ def _write(
     if ledger_out is not None:
         from simulator.ledger_file import write_ledger
 
-        write_ledger(ledger_out, done.result.ledger)
+        write_ledger(ledger_out, done.result.ledger, made=made("entropic-ledger"))
         note(f"wrote {ledger_out}")
     if perfetto is not None:
         from simulator.perfetto import write_perfetto
+        from traces.provenance import KEY
 
-        write_perfetto(perfetto, done.result.ledgers, decisions=rows or None)
+        about = {KEY: made("entropic-perfetto")}
+        write_perfetto(perfetto, done.result.ledgers, decisions=rows or None, about=about)
         note(f"wrote {perfetto}")
     if html is not None:
         from reports.simulation_build import simulation_evidence

@@ -18,6 +18,7 @@ from reports.simulation_tables import group_grid, headline_table, settings_of, t
 from reports.tables import html_table
 from simulator.decisions_story import explain
 from traces.atomic import atomic_path
+from traces.console import check_target
 
 LEAD = (
     "Simulated, not measured: recorded token entropies answer for the model, a fitted cost law "
@@ -41,8 +42,7 @@ def check_page_target(path: Path) -> None:
     """Raise where a page cannot be written, before the runs that would fill it."""
     if path.suffix not in SUFFIXES:
         raise ValueError(f"a page must end in one of {SUFFIXES}; got {path}")
-    if not path.parent.is_dir():
-        raise ValueError(f"a page must lie in an existing folder; got {path}")
+    check_target("a page", path)
 
 
 def simulation_page(found: SimulationEvidence) -> str:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -83,6 +83,7 @@ def sweep(
     from simulator.plan_store import Store
     from simulator.sweep import sweep as run_grid
     from traces.arrivals import read_arrivals
+    from traces.provenance import provenance
 
     if out is not None:
         require(out.suffix in (".csv", ".json"), "out must end in .csv or .json", out=str(out))
@@ -119,11 +120,11 @@ def sweep(
         draws=seeds,
         price=Price(gpus=known.gpus, usd_per_gpu_hour=known.usd_per_hour),
     )
+    config = {**setup.scenario.to_json(), "block_requests": setup.blocks.length}
     if out is not None:
-        write_grid(out, cells)
+        write_grid(out, cells, provenance("entropic-sweep", seed=seed, config=config))
         note(f"wrote {out}")
     if json:
-        config = {**setup.scenario.to_json(), "block_requests": setup.blocks.length}
         emit_json("sweep", seed=seed, config=config, rows=[cell.to_json() for cell in cells])
     else:
         sys.stdout.write(grid_text(cells))
@@ -156,19 +157,24 @@ def grid_text(cells: Sequence[Cell]) -> str:
     return table(("preset", "replicas", "req/s", *SHOWN.values()), rows)
 
 
-def write_grid(path: Path, cells: Sequence[Cell]) -> None:
-    """Write the grid as CSV (a row per cell) or JSON, completely or not at all."""
+def write_grid(path: Path, cells: Sequence[Cell], made: Mapping[str, object]) -> None:
+    """Write the grid as CSV (a row per cell) or JSON, completely or not at all.
+
+    ``made`` says what made it: under ``provenance``, in a CSV file as a first line behind ``# ``.
+    """
     import csv
     import json
 
     from traces.atomic import atomic_path
+    from traces.provenance import KEY
 
     with atomic_path(path) as part:
         if path.suffix == ".json":
-            rows = [cell.to_json() for cell in cells]
-            part.write_text(json.dumps(rows, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+            found = {KEY: made, "rows": [cell.to_json() for cell in cells]}
+            part.write_text(json.dumps(found, indent=1, allow_nan=False) + "\n", encoding="utf-8")
             return
         with part.open("w", encoding="utf-8", newline="") as file:
+            file.write(f"# {json.dumps(made)}\n")
             writer = csv.DictWriter(file, fieldnames=list(cells[0].flat()), lineterminator="\n")
             writer.writeheader()
             writer.writerows(cell.flat() for cell in cells)

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from controllers.core import LoadSignal
+from controllers.law_graph import traced
 from controllers.preset import Preset
 from controllers.serving.lanes import LaneBank
 from controllers.serving.limits import EngineLimits
@@ -19,8 +20,9 @@ from controllers.serving.request import Sequence
 from controllers.serving.sensors import NS_PER_S, SLACK_SERVED_S, still_signal
 from controllers.steplaw import StepLaw
 from simulator.array_parts import fields_read
+from simulator.array_ranking import LANES, Clocks, Ranking, are_finite
 
-_FIRST = 64
+_FIRST = LANES
 ARRIVAL, SINCE_NS, SINCE_STEP, KNOWN = range(4)  # rows of ``_counts``
 LEAST = np.float64(-1e300)  # below every finite float32: what a law gave no number
 AGE, WAIT, SLACK, WAIT_STEPS, SERVICE = map(
@@ -46,8 +48,11 @@ class Board:
         self._ids = np.zeros(_FIRST, np.int64)
         self._slo_s = np.zeros(_FIRST)
         self._served = np.zeros(_FIRST, bool)  # whether its first token is out
-        self._still = np.zeros((len(LoadSignal._fields), _FIRST), np.float32)
-        self._rows = list(self._still)  # views: cheaper than indexing the table
+        self._rows = [np.zeros(_FIRST, np.float32) for _ in LoadSignal._fields]  # still signals
+        stateless = not self._asks_service and _stateless(preset)
+        self._graph = traced(preset.priority, LoadSignal) if stateless else None
+        self._finite = True  # all still signals so far
+        self._ranking = self._make_ranking()
 
     def add(self, sequence: Sequence) -> None:
         """Take in who begins to wait; its numbers must be up to date."""
@@ -62,8 +67,11 @@ class Board:
         if column != last:
             self._sequences[column] = moved
             self._column[moved.request.request_id] = column
-            for table in (self._counts, self._slo_s, self._served, self._still, self._ids):
-                table[..., column] = table[..., last]
+            self._counts[:, column] = self._counts[:, last]
+            for table in (self._slo_s, self._served, self._ids):
+                table[column] = table[last]
+            for i in self._looks:
+                self._rows[i][column] = self._rows[i][last]
 
     def fewest_known(self) -> int:
         """Return the fewest known tokens of anybody who waits."""
@@ -81,13 +89,14 @@ class Board:
         ``bank`` holds the states of a law that has any.
         """
         self._write()
-        signal = self._signal(now_ns, step)
-        if bank is None:
-            with np.errstate(invalid="ignore", over="ignore"):
-                _, priority = self._preset.priority.update((), signal)
-        else:
+        if bank is not None:
             ids = [sequence.request.request_id for sequence in self._sequences]
-            priority = bank.update(ids, signal)
+            priority = bank.update(ids, self._signal(now_ns, step))
+        elif self._ranking is not None:
+            priority = self._ranking.of(len(self._sequences), now_ns, step)
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                _, priority = self._preset.priority.update((), self._signal(now_ns, step))
         ranks = priority.astype(np.float64)
         if not math.isfinite(np.vdot(ranks, ranks)):  # squares of float32 fit
             ranks[~np.isfinite(ranks)] = LEAST
@@ -124,13 +133,8 @@ class Board:
             return
         start = len(self._sequences)
         end = start + len(self._fresh)
-        while end > len(self._ids):
-            self._counts = np.concatenate([self._counts, self._counts], axis=1)
-            self._still = np.concatenate([self._still, self._still], axis=1)
-            self._rows = list(self._still)
-            self._slo_s = np.concatenate([self._slo_s, self._slo_s])
-            self._served = np.concatenate([self._served, self._served])
-            self._ids = np.concatenate([self._ids, self._ids])
+        if end > len(self._ids):
+            self._grow(end)
         collapse, oracle = self._load.collapse, self._load.oracle
         for column, (request_id, sequence) in enumerate(self._fresh.items(), start):
             counts = self._counts
@@ -149,11 +153,46 @@ class Board:
                 collapse_nats=collapse.read(request_id),
                 oracle_tokens=np.nan if oracle is None else oracle[request_id],
             )
-            for i in self._looks:
-                self._rows[i][column] = still[i]
+            looked_at = [still[i] for i in self._looks]
+            if self._finite and not are_finite((*looked_at, sequence.request.first_token_slo_s)):
+                self._finite = False
+                self._ranking = self._make_ranking()
+            for i, value in zip(self._looks, looked_at, strict=True):
+                self._rows[i][column] = value
             self._column[request_id] = column
             self._sequences.append(sequence)
         self._fresh.clear()
+
+    def _grow(self, columns: int) -> None:
+        """Have at least ``columns``."""
+        while columns > len(self._ids):
+            self._counts = np.concatenate([self._counts, self._counts], axis=1)
+            self._rows = [np.concatenate([row, row]) for row in self._rows]
+            self._slo_s = np.concatenate([self._slo_s, self._slo_s])
+            self._served = np.concatenate([self._served, self._served])
+            self._ids = np.concatenate([self._ids, self._ids])
+        self._ranking = self._make_ranking()
+
+    def _make_ranking(self) -> Ranking | None:
+        """Return the law as a program over the columns there are, which then holds their signals.
+
+        None where it has no graph, has state, or asks for what is counted elsewhere.
+        """
+        if self._graph is None:
+            return None
+        since_ns, since_step = self._counts[: SINCE_NS + 1], self._counts[SINCE_STEP]
+        clocks = Clocks(since_ns, since_step, self._slo_s, self._served)
+        ranking = Ranking(self._graph, clocks, finite=self._finite)
+        for i, name in enumerate(LoadSignal._fields):
+            if name in ranking.inputs:
+                ranking.inputs[name][:] = self._rows[i]
+                self._rows[i] = ranking.inputs[name]
+        return ranking
+
+
+def _stateless(preset: Preset) -> bool:
+    signal = LoadSignal(*(np.zeros(0, np.float32) for _ in LoadSignal._fields))
+    return preset.priority.init(signal) == ()
 
 
 def _ranked(

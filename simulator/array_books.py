@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 
 from controllers.serving.ledger import NEVER, Ledger
-from simulator.array_life import Life
+from simulator.array_life import Life, TrajectorySource
 from simulator.array_timeline import (
     DECODE,
     DENSE,
@@ -32,10 +34,17 @@ class Books:
     """Writes what happened to ``ledger``; a life's columns are in the life until it is closed."""
 
     def __init__(
-        self, ledger: Ledger, timeline: Timeline, lowest_coverage: float, longest: int
+        self,
+        ledger: Ledger,
+        timeline: Timeline,
+        trajectories: TrajectorySource,
+        *,
+        lowest_coverage: float,
+        longest: int,
     ) -> None:
         """``longest`` is the most tokens that any request is given."""
         self.ledger = ledger
+        self._trajectories = trajectories
         self.flushed = 0  # steps whose rows are written
         self.plans_ahead = 0  # plans that ran no step: what the number of a plan leads its step by
         self.clamped_rows = 0  # sampled rows whose coverage lay below ``lowest_coverage``
@@ -74,6 +83,7 @@ class Books:
             return
         trajectory = life.trajectory
         assert trajectory is not None, "a run without a trajectory"
+        self._trajectories.settle(life.request_id, stop)
         life.booked = stop
         timeline = self._timeline
         last = step - 1 - timeline.base
@@ -188,7 +198,7 @@ def _sums(life: Life) -> tuple[int, Sums]:
     trajectory, first, last = life.trajectory, life.first, life.booked
     assert trajectory is not None, "tokens without a trajectory"
     n = last - first
-    if n < trajectory.n_tokens:
+    if n < trajectory.n_tokens or math.isnan(trajectory.tau):  # or its end was not known ahead
         return n, sums(trajectory, first, last)  # the step from a token given elsewhere counts
     kept = trajectory
     return n, Sums(kept.tau, kept.tau_cal, kept.net, kept.nll, kept.on_bound)

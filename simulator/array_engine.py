@@ -61,6 +61,9 @@ class Engine:
         if preempted:
             timeline.rows[PREEMPTED][at] = preempted
         self.deaf, self.in_flight = False, 1
+        if here.laws is not None:
+            samples = [c.life for c in chunks if c.n_tokens == c.life.sequence.pending]
+            here.laws.advance(here.joined, samples, timeline.cells[:, at])
         if not chunks:
             if self._macro and (closed or not here.scheduler.waiting):
                 self.in_flight = self._steps_to_event()

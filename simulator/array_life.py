@@ -30,6 +30,10 @@ class TrajectorySource(Protocol):
         """Drop a request that is over."""
         ...
 
+    def settle(self, request_id: int, stop: int) -> None:
+        """Have the tokens before ``stop``, which it has been given, in its trajectory."""
+        ...
+
 
 class Contexts(NamedTuple):
     """What a dense row reads and holds, by length of context, ``[2, lengths]`` each."""

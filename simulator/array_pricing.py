@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from controllers.steplaw import StepLaw, chunk_squares
+from controllers.steplaw import StepLaw, chunk_squares, price_of
 from simulator.array_life import Chunk
 from simulator.array_residents import Residents
 from simulator.array_timeline import DECODE, DURATION, END, GIVEN, KV, PAGES, PROMPT, SCORED
@@ -24,6 +24,7 @@ class Pricer:
     def __init__(self, residents: Residents) -> None:
         self._here = residents
         law = residents.step_law
+        self._price = price_of(law)
         self._skewed = law.per_skewed_kv_token_s > 0.0
         self._may_vanish = type(law) is not StepLaw or law.base_s < 1e-9  # a step may last 0 ns
 
@@ -35,10 +36,10 @@ class Pricer:
             rows[GIVEN][at : at + steps] = n_decode
         if steps <= FEW_STEPS:
             kv, ends, durations, decode = rows[KV], rows[END], rows[DURATION], rows[DECODE]
-            scored = rows[SCORED]
+            scored, price = rows[SCORED], self._price
             for i in range(at, at + steps):
                 longest = self._longest(i, 1).item() if self._skewed else 0
-                seconds = law.step_s(n_decode, kv.item(i), 0, 0, longest, scored.item(i))
+                seconds = price(n_decode, kv.item(i), 0, 0, longest, scored.item(i))
                 duration_ns = max(1, round(1e9 * seconds))
                 now_ns += duration_ns
                 ends[i], durations[i], decode[i] = now_ns, duration_ns, n_decode
@@ -57,20 +58,19 @@ class Pricer:
 
     def full(self, at: int, now_ns: int, chunk: Chunk, steps: int) -> int:
         """Price ``steps`` steps that each compute a chunk like ``chunk``."""
-        here, rows, law = self._here, self._here.timeline.rows, self._here.step_law
+        here, rows, price = self._here, self._here.timeline.rows, self._price
         n_decode, (life, n_tokens, _) = len(here.joined), chunk
-        longest = self._longest(at, steps) if self._skewed else np.zeros(steps, np.int64)
+        longest = self._longest(at, steps).tolist() if self._skewed else [0] * steps
         start = life.sequence.computed
-        kv, scored = rows[KV].item, rows[SCORED].item
-        for i in range(at, at + steps):
+        there = slice(at, at + steps)
+        read = zip(rows[KV][there].tolist(), longest, rows[SCORED][there].tolist(), strict=True)
+        ends, durations = rows[END], rows[DURATION]
+        for i, (kv, most, scored) in enumerate(read, at):
             squares = chunk_squares(start, n_tokens)
-            most = longest.item(i - at)
-            seconds = law.step_s(n_decode, kv(i), n_tokens, squares, most, scored(i))
-            duration_ns = max(1, round(1e9 * seconds))
+            duration_ns = max(1, round(1e9 * price(n_decode, kv, n_tokens, squares, most, scored)))
             now_ns += duration_ns
             start += n_tokens
-            rows[END][i], rows[DURATION][i] = now_ns, duration_ns
-        there = slice(at, at + steps)
+            ends[i], durations[i] = now_ns, duration_ns
         rows[DECODE][there] = rows[GIVEN][there] = n_decode
         rows[PROMPT][there] = n_tokens
         rows[PAGES][there] += here.prefill_pages
@@ -98,7 +98,7 @@ class Pricer:
                 prompt_tokens += n_tokens
                 squares += chunk_squares(start, n_tokens)
         kv_tokens, scored = rows[KV].item(at), rows[SCORED].item(at)
-        seconds = here.step_law.step_s(n_decode, kv_tokens, prompt_tokens, squares, longest, scored)
+        seconds = self._price(n_decode, kv_tokens, prompt_tokens, squares, longest, scored)
         duration_ns = max(1, round(1e9 * seconds))
         rows[DECODE][at], rows[PROMPT][at] = n_decode, prompt_tokens
         rows[DURATION][at], rows[END][at] = duration_ns, now_ns + duration_ns
@@ -108,6 +108,8 @@ class Pricer:
     def _longest(self, at: int, steps: int) -> np.ndarray:
         """Return the most KV tokens that one resident reads in each step, ``[steps]``."""
         here = self._here
+        if here.laws is not None:
+            return np.array([here.laws.longest])
         step = at + here.timeline.base
         longest = np.zeros(steps, np.int64)
         for life in here.joined.values():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Literal, get_args
 
 import simpy
 
@@ -15,18 +15,22 @@ from controllers.steplaw import StepLaw
 from simulator.array_check import check
 from simulator.array_decisions import Decisions
 from simulator.array_engine import Engine
+from simulator.array_laws import CalledLaws
 from simulator.array_life import Life, TrajectorySource
 from simulator.arrival import Arrival
 from simulator.replica import Boundary
 from simulator.server import LOST, PASSING, OnFinish, Window
 
+ArrayMode = Literal["macro", "steps", "calls"]
+
 
 class ArrayReplica:
-    """A :class:`simulator.server.Server` on trajectories scanned ahead, in one of two modes.
+    """A :class:`simulator.server.Server` on columns of future steps, in one of three modes.
 
-    ``macro`` runs all steps between two events at once, ``steps`` one at a time. Both leave the
-    ledger that a ``Replica`` leaves, bit for bit but for the order of token rows. Not served:
-    page hashes and presets that evict pages; these need mode ``online``.
+    On trajectories scanned ahead ``macro`` runs all steps between two events at once, and
+    ``steps`` one at a time; so does ``calls``, which calls the laws at each. All leave the ledger
+    that a ``Replica`` leaves, bit for bit but for the order of token rows. Not served: page hashes
+    and presets that evict pages; these need mode ``online``. Nor, in mode ``calls``, windows.
     """
 
     def __init__(
@@ -39,7 +43,7 @@ class ArrayReplica:
         trajectories: TrajectorySource,
         units_per_page: int,
         ledger: Ledger,
-        mode: Literal["macro", "steps"] = "macro",
+        mode: ArrayMode = "macro",
         lowest_coverage: float = 0.0,
         oracle: Oracle | None = None,
         on_finish: OnFinish = lambda _id, _reason: None,
@@ -51,7 +55,9 @@ class ArrayReplica:
         ``lowest_coverage`` is the lowest recorded one, for ``clamped_rows``; ``verify`` asserts
         every invariant after each stretch.
         """
-        require(mode in ("macro", "steps"), "mode must be macro or steps", mode=mode)
+        modes, called = get_args(ArrayMode), isinstance(trajectories, CalledLaws)
+        require(mode in modes, f"mode must be one of {modes}", mode=mode)
+        require(called == (mode == "calls"), "CalledLaws are for mode calls alone", mode=mode)
         self._env = env
         self._trajectories = trajectories
         self._on_finish = on_finish

@@ -21,6 +21,7 @@ from controllers.serving.request import Request, Sequence
 from controllers.steplaw import StepLaw
 from simulator.array_board import Board
 from simulator.array_books import Books
+from simulator.array_laws import CalledLaws
 from simulator.array_life import Contexts, Life, TrajectorySource
 from simulator.array_parts import (
     ArrayScheduler,
@@ -65,7 +66,13 @@ class Residents:
         self.outstanding = 0  # tokens left to compute if everybody ran to its cap
         self.step = 0  # steps taken in
         self.timeline = Timeline()
-        self.books = Books(ledger, self.timeline, lowest_coverage, limits.max_context)
+        self.books = Books(
+            ledger,
+            self.timeline,
+            trajectories,
+            lowest_coverage=lowest_coverage,
+            longest=limits.max_context,
+        )
         self.scheduler = ArrayScheduler(
             limits,
             quantum_tokens=preset.quantum_tokens,
@@ -76,13 +83,15 @@ class Residents:
         self._load = LoadSensors(preset, limits, step_law, oracle)
         asked = fields_read(preset.priority)
         self.service = BatchedService() if "client_service" in asked else NoService()
-        self._load.service = self.service
+        self._load.service, self._load.asked = self.service, asked
         self._load.collapse = ScannedCollapse(
             preset.collapse_prior_nats,
             preset.collapse_prior_weight,
             self._collapse,
         )
         self._trajectories = trajectories
+        # Where nothing is known ahead, the laws are to be called at every step.
+        self.laws = trajectories if isinstance(trajectories, CalledLaws) else None
         context = np.arange(limits.max_context + 1)
         pages = -(-context // limits.page_tokens)
         units = pages * units_per_page
@@ -234,6 +243,9 @@ class Residents:
         generated = life.sequence.generated
         if generated and life.trajectory is None:
             self.script(life)
+        if self.laws is not None and generated:
+            self.laws.settle(request_id, generated)
+            life.collapse = None  # it knows only the tokens that were settled then
         return life.collapse_after(generated)
 
     def _serve(self, life: Life) -> None:
@@ -245,8 +257,9 @@ class Residents:
         if self._by_arrival or (self._stateless and len(sequences) == 1):
             return [0.0] * len(sequences)  # the scheduler orders equals by arrival
         self.service.settle(self.step)
-        for sequence in sequences:
-            self._serve(self.lives[sequence.request.request_id])
+        if self._asks_served:
+            for sequence in sequences:
+                self._serve(self.lives[sequence.request.request_id])
         if not self._stateless:
             return self._load.priorities(sequences, now_ns, self.plan_number)
         signal = self._load.read(sequences, now_ns, self.plan_number)

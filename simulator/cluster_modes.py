@@ -16,20 +16,23 @@ from controllers.serving.ledger import Ledger
 from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop, Sink
 from controllers.steplaw import StepLaw
+from simulator.array_laws import CalledLaws
 from simulator.array_life import TrajectorySource
 from simulator.array_replica import ArrayReplica
 from simulator.arrival import ArrivalTable
 from simulator.executor import TraceExecutor
 from simulator.late import LateServer
 from simulator.model import TraceModel
+from simulator.recordings import Recordings
 from simulator.replica import Replica
 from simulator.residual import Residual
 from simulator.scan_coverage import scannable
 from simulator.server import OnFinish, Server
 from simulator.workload import Workload
 
-ModeName = Literal["auto", "macro", "steps", "online"]
-Mode = Literal["macro", "steps", "online"]
+ModeName = Literal["auto", "macro", "steps", "calls", "online"]
+Mode = Literal["macro", "steps", "calls", "online"]
+AHEAD: tuple[Mode, ...] = ("macro", "steps")  # read trajectories that are scanned ahead
 Sinks = Callable[[int], Sink | None]  # number of a server -> where its run log goes
 Witnesses = Callable[[int], Witness | None]  # number of a server -> who is told its decisions
 
@@ -40,12 +43,14 @@ def choose_mode(
     """Return the mode that runs and why; ValueError where ``asked`` cannot.
 
     Macro-steps and exact steps read trajectories scanned ahead, so that they serve neither shared
-    prompts nor evicted pages, and write no run log; ``online`` serves no window of a request.
+    prompts nor evicted pages, and write no run log; nor does ``calls``, which differs in that laws
+    are called at every step. ``calls`` and ``online`` serve no window of a request.
     """
     require(asked in get_args(ModeName), f"mode must be one of {get_args(ModeName)}", mode=asked)
     needs = needs_online(preset, workload, logged=logged)
     if windows:
-        require(asked != "online", "mode online serves no prefill and decode groups", mode=asked)
+        serves = asked not in ("calls", "online")
+        require(serves, f"mode {asked} serves no prefill and decode groups", mode=asked)
         require(needs is None, f"{needs}: prefill and decode groups cannot do that", mode=asked)
     if asked == "online" or (asked == "auto" and needs is not None):
         return "online", needs or "asked for"
@@ -81,7 +86,8 @@ class ServerFactory:
     mode: Mode
     model: TraceModel
     residual: Residual
-    trajectories: TrajectorySource | None  # None in mode online
+    trajectories: TrajectorySource | None  # in the modes ``AHEAD``
+    recordings: Recordings | None  # in mode calls
     preset: Preset
     seed: int
     oracle: Oracle | None
@@ -106,13 +112,12 @@ class ServerFactory:
     def _made(self, number: int, limits: EngineLimits, step_law: StepLaw, ledger: Ledger) -> Server:
         if self.mode == "online":
             return self._online(number, limits, step_law, ledger)
-        assert self.trajectories is not None, "array replicas need trajectories"
         return ArrayReplica(
             self.env,
             limits=limits,
             preset=self.preset,
             step_law=step_law,
-            trajectories=self.trajectories,
+            trajectories=self._source(limits),
             units_per_page=self.model.layers * self.model.kv_heads,
             ledger=ledger,
             mode=self.mode,
@@ -120,6 +125,20 @@ class ServerFactory:
             oracle=self.oracle,
             on_finish=self.on_finish,
             verify=self.verify,
+        )
+
+    def _source(self, limits: EngineLimits) -> TrajectorySource:
+        """Return what the laws do, for one server."""
+        if self.mode != "calls":
+            assert self.trajectories is not None, "nothing is scanned ahead"
+            return self.trajectories
+        assert self.recordings is not None, "mode calls reads recordings"
+        return CalledLaws(
+            self.model,
+            self.residual,
+            self.preset,
+            self.recordings,
+            max_context=limits.max_context,
         )
 
     def _online(

@@ -10,7 +10,7 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +20,8 @@ from controllers.core import require
 from controllers.serving.decisions import DecisionLog, DecisionRow
 from simulator.trajectories import Trajectories
 from traces.atomic import atomic_path
+from traces.console import check_target as check_place
+from traces.provenance import KEY
 
 if TYPE_CHECKING:
     from controllers.presets import Preset
@@ -36,21 +38,27 @@ Witnesses = Callable[[int], DecisionLog]  # replica -> who is told
 def check_decisions_target(path: Path) -> None:
     """Raise where a decision log cannot be written, before the run that would fill it."""
     require(path.suffix in SUFFIXES, f"decisions must end in one of {SUFFIXES}", path=str(path))
-    require(path.parent.is_dir(), "decisions must lie in an existing folder", path=str(path))
+    check_place("decisions", path)
 
 
 @contextmanager
 def decision_file(
-    path: Path, *, kept: Kept | None = None, leading: int = 32
+    path: Path,
+    *,
+    kept: Kept | None = None,
+    leading: int = 32,
+    made: Mapping[str, object] | None = None,
 ) -> Iterator[Witnesses]:
     """Yield who is told on each replica; write the log to ``path`` whole, or nothing on an error.
 
     ``leading`` bounds the rankings that are kept (see ``DecisionLog``), ``kept`` tells the share
-    of pages behind a sparse row; without it those rows end before it. ``.gz`` compresses.
+    of pages behind a sparse row; without it those rows end before it. The header says what
+    ``made`` the log (``traces.provenance``). ``.gz`` compresses.
     """
     check_decisions_target(path)
     with atomic_path(path) as part, _writing(part, compressed=path.suffix == ".gz") as file:
-        _write(file, {"kind": "header", "now_ns": 0, "schema": SCHEMA, "version": VERSION})
+        header = {"kind": "header", "now_ns": 0, "schema": SCHEMA, "version": VERSION}
+        _write(file, header if made is None else {**header, KEY: made})
         yield _witnesses(lambda row: _write(file, row), kept, leading)
 
 
@@ -73,6 +81,7 @@ def kept_by(scenario: Scenario, preset: Preset, seed: int) -> Kept:
 
 def read_decisions(path: Path) -> Iterator[DecisionRow]:
     """Yield the rows of a decision log but its header; errors name the line."""
+    number = 0
     with _reading(path) as file:
         for number, line in enumerate(file, start=1):
             try:
@@ -88,6 +97,7 @@ def read_decisions(path: Path) -> Iterator[DecisionRow]:
                 f"{path.name} must be a decision log, {SCHEMA} version {VERSION}",
                 found=found,
             )
+    require(number > 0, "a decision log must not be empty", path=str(path))
 
 
 def _witnesses(sink: Callable[[DecisionRow], None], kept: Kept | None, leading: int) -> Witnesses:

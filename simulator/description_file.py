@@ -39,8 +39,8 @@ def read_plan(
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        document = json.loads(path.read_text(encoding="utf-8"), object_pairs_hook=_once)
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path}: cannot be read: {error}") from error
     try:
         return plan_of(document, folder=path.parent, page_tokens=page_tokens, find=find)
@@ -123,6 +123,14 @@ def _failures(value: Any) -> Failures:
         _made(f"failures.outages[{i}]", outage, Outage) for i, outage in enumerate(outages)
     )
     return _made("failures", row, Failures)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """Return a JSON object; of a key that is given twice one value would be lost."""
+    names = [name for name, _ in pairs]
+    twice = sorted({name for name in names if names.count(name) > 1})
+    require(not twice, "the keys of an object must be given once", twice=twice)
+    return dict(pairs)
 
 
 def _object(where: str, value: Any, kind: type, more: tuple[str, ...] = ()) -> dict[str, Any]:

@@ -26,6 +26,7 @@ from controllers.serving.decisions import DecisionRow
 from controllers.serving.ledger import NEVER, Ledger
 from simulator.perfetto_phases import occupancy, phases_of, turns_of
 from traces.atomic import atomic_path
+from traces.console import check_target as check_place
 
 Event = dict[str, Any]
 
@@ -38,7 +39,7 @@ _SUMS = ("n_decode", "prompt_tokens", "page_units_read", "page_units_dense", "pr
 def check_perfetto_target(path: Path) -> None:
     """Raise where a trace cannot be written, before the run that would fill it."""
     require(path.suffix == SUFFIX, f"perfetto must end in {SUFFIX}", path=str(path))
-    require(path.parent.is_dir(), "perfetto must lie in an existing folder", path=str(path))
+    check_place("perfetto", path)
 
 
 def write_perfetto(

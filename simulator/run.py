@@ -16,9 +16,17 @@ from controllers.serving.limits import EngineLimits
 from controllers.steplaw import StepLaw
 from simulator.cluster import Cluster, Progress, RouterName, make_router
 from simulator.cluster_fleet import Fleet, Machine, Member
-from simulator.cluster_modes import ModeName, ServerFactory, Sinks, Witnesses, choose_mode
+from simulator.cluster_modes import (
+    AHEAD,
+    ModeName,
+    ServerFactory,
+    Sinks,
+    Witnesses,
+    choose_mode,
+)
 from simulator.description import ClusterPlan, Group
 from simulator.model import TraceModel
+from simulator.recordings import Recordings
 from simulator.residual import Residual
 from simulator.run_result import SimulationResult, result_of, true_tokens
 from simulator.trajectories import Trajectories
@@ -100,7 +108,7 @@ def run_workload(
     ``sinks`` give each server its run log, ``witnesses`` its decision log (both: mode online);
     ``verify`` asserts every invariant after each step. Page sizes must be the trace's.
     ``trajectories`` that keep what they scan serve several runs of the same requests, at other
-    times or on other machines; mode online has no use for them.
+    times or on other machines; modes online and calls have no use for them.
     """
     plan = config.plan()
     _check(model, config.preset, plan)
@@ -112,7 +120,10 @@ def run_workload(
         windows=plan.disaggregated,
     )
     asked = (model, residual, config.preset, workload.arrivals)
-    if mode == "online":
+    recordings = None
+    if mode == "calls":
+        recordings = Recordings(model, residual, workload.arrivals, seed=config.seed)
+    if mode not in AHEAD:
         trajectories = None
     elif trajectories is None:
         trajectories = Trajectories(*asked, seed=config.seed)
@@ -120,7 +131,8 @@ def run_workload(
         trajectories = trajectories.shared(*asked, seed=config.seed)
     env = simpy.Environment()
     router = make_router(config.router, seed=config.seed, kept=partial(_kept, model))
-    closed = (lambda _id: None) if trajectories is None else trajectories.forget
+    kept = recordings if trajectories is None else trajectories
+    closed = (lambda _id: None) if kept is None else kept.forget
     cluster = Cluster(env, router, workload, plan, progress=progress, on_close=closed)
     factory = ServerFactory(
         env=env,
@@ -128,6 +140,7 @@ def run_workload(
         model=model,
         residual=residual,
         trajectories=trajectories,
+        recordings=recordings,
         preset=config.preset,
         seed=config.seed,
         oracle=true_tokens(model, workload) if config.preset.priority.oracle else None,

@@ -46,7 +46,7 @@ class Trajectories:
         self._model, self._residual, self._preset = model, residual, preset
         self._arrivals, self._seed, self._block_lanes = arrivals, seed, block_lanes
         self._keep = keep
-        self._index = _index(arrivals)
+        self._index = places(arrivals)
         self._scanned: set[int] = set()  # blocks
         self._held: dict[int, Trajectory] = {}
         self._off_at: dict[int, int] = {}  # of requests whose control was switched off
@@ -105,6 +105,9 @@ class Trajectories:
             self._held.pop(request_id, None)
         self._disabled.pop(request_id, None)
 
+    def settle(self, request_id: int, stop: int) -> None:
+        """Do nothing: every token is known ahead."""
+
     def disable(self, request_id: int, first_token: int) -> Trajectory:
         """Switch a request's control off from ``first_token`` on; return its new trajectory.
 
@@ -138,7 +141,7 @@ class Trajectories:
         return zip(asked.ids.tolist(), made, strict=True)
 
 
-def _index(arrivals: Sequence[Arrival]) -> dict[int, int] | None:
+def places(arrivals: Sequence[Arrival]) -> dict[int, int] | None:
     """Return the place of each request by id; None where ids are places already."""
     if isinstance(arrivals, ArrivalTable):
         return None

@@ -13,13 +13,15 @@ from __future__ import annotations
 import gzip
 import io
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TextIO
 
 from traces.arrivals import Arrivals, ArrivalsError
 from traces.atomic import atomic_path
+from traces.console import check_target as check_place
+from traces.provenance import KEY as MADE_BY
 
 KEY, VERSION = "entropic_arrivals", 1
 COMMENT = "#"
@@ -76,12 +78,16 @@ def check_target(path: Path) -> None:
     """Raise where arrivals cannot be written, before the work that makes them."""
     if not path.name.endswith(SUFFIXES):
         raise ArrivalsError(f"out must end in one of {SUFFIXES}; got {str(path)!r}")
-    if not path.parent.is_dir():
-        raise ArrivalsError(f"out must lie in an existing folder; got {str(path)!r}")
+    check_place("out", path)
 
 
-def write_arrivals(path: Path, arrivals: Arrivals) -> None:
-    """Write ``arrivals`` to ``path``, or nothing; equal arrivals give equal bytes."""
+def write_arrivals(
+    path: Path, arrivals: Arrivals, *, made: Mapping[str, object] | None = None
+) -> None:
+    """Write ``arrivals`` to ``path``, or nothing; equal arrivals give equal bytes.
+
+    ``made`` (``traces.provenance``) says in the header what made the file; it is not read back.
+    """
     check_target(path)
     if arrivals.prompt_tokens is None or arrivals.output_tokens is None:
         raise ArrivalsError(f"{arrivals.source}: holds no lengths, so it makes no file of arrivals")
@@ -89,9 +95,9 @@ def write_arrivals(path: Path, arrivals: Arrivals) -> None:
     with atomic_path(path) as part, part.open("wb") as raw:
         if path.suffix == ".gz":  # without a name or a time, so that equal runs give equal bytes
             with gzip.GzipFile(filename="", mode="wb", fileobj=raw, mtime=0) as packed:
-                _write(packed, lines(arrivals))
+                _write(packed, lines(arrivals, made))
         else:
-            _write(raw, lines(arrivals))
+            _write(raw, lines(arrivals, made))
 
 
 def _write(raw: Any, lines: Iterable[str]) -> None:
@@ -101,7 +107,7 @@ def _write(raw: Any, lines: Iterable[str]) -> None:
     text.detach()
 
 
-def _header(arrivals: Arrivals) -> str:
+def _header(arrivals: Arrivals, made: Mapping[str, object] | None) -> str:
     prefixes = arrivals.prefixes
     return json.dumps(
         {
@@ -111,6 +117,7 @@ def _header(arrivals: Arrivals) -> str:
             "block_tokens": None if prefixes is None else prefixes.block_tokens,
             "dropped": arrivals.dropped,
             "notes": list(arrivals.notes),
+            **({} if made is None else {MADE_BY: made}),
         }
     )
 
@@ -132,16 +139,16 @@ def _columns(arrivals: Arrivals) -> dict[str, list[Any]]:
     return columns
 
 
-def _json_lines(arrivals: Arrivals) -> Iterator[str]:
-    yield _header(arrivals)
+def _json_lines(arrivals: Arrivals, made: Mapping[str, object] | None) -> Iterator[str]:
+    yield _header(arrivals, made)
     columns = _columns(arrivals)
     for values in zip(*columns.values(), strict=True):
         yield json.dumps(dict(zip(columns, values, strict=True)))
 
 
-def _csv_lines(arrivals: Arrivals) -> Iterator[str]:
+def _csv_lines(arrivals: Arrivals, made: Mapping[str, object] | None) -> Iterator[str]:
     columns = _columns(arrivals)
-    yield f"{COMMENT} {_header(arrivals)}"
+    yield f"{COMMENT} {_header(arrivals, made)}"
     yield ",".join(columns)
     if "block_ids" in columns:
         columns["block_ids"] = [" ".join(map(str, ids)) for ids in columns["block_ids"]]

@@ -9,6 +9,7 @@ import functools
 import importlib.metadata
 import json
 import logging
+import os
 import platform
 import subprocess
 import sys
@@ -51,15 +52,30 @@ def check_target(option: str, path: Path | None) -> None:
         return
     if path.is_dir():
         raise ValueError(f"{option} must name a file, not a folder; got {path}")
-    if not path.absolute().parent.is_dir():
+    folder = path.absolute().parent
+    if not folder.is_dir():
         raise ValueError(f"{option} must lie in an existing folder; got {path}")
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ValueError(f"{option} must lie in a folder we may write to; got {path}")
 
 
 def emit_json(command: str, *, seed: int | None, config: dict[str, Any], **payload: Any) -> None:
-    """Print one JSON object: command, version, seed, config, and ``metrics`` or ``rows``."""
-    version = importlib.metadata.version("entropic-time")
-    document = {"command": command, "version": version, "seed": seed, "config": config, **payload}
+    """Print one JSON object: command, version, seed, config, and ``metrics`` or ``rows``.
+
+    Its ``provenance`` says what made it (``traces.provenance``).
+    """
+    document = {**made_by(command, seed=seed, config=config), "config": config, **payload}
     sys.stdout.write(json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def made_by(command: str, *, seed: int | None, config: dict[str, Any]) -> dict[str, Any]:
+    """Return what every JSON document of ``command`` begins with."""
+    from traces.provenance import KEY, provenance
+
+    schema = "entropic-" + command.replace(" ", "-")
+    version = importlib.metadata.version("entropic-time")
+    made = provenance(schema, seed=seed, config=config)
+    return {"command": command, "version": version, "seed": seed, KEY: made}
 
 
 def note(text: str) -> None:
@@ -110,13 +126,23 @@ def quiet_libraries() -> None:
 
 
 def commit(folder: Path) -> str:
-    """Return the commit of the checkout ``folder`` lies in, "-dirty" if changed, or "unknown"."""
-    git = ["git", "describe", "--always", "--dirty", "--exclude", "*"]
+    """Return the commit of the checkout ``folder`` lies in, "-dirty" if changed, or "unknown".
+
+    A checkout that does not track ``folder`` is another's: we may be installed within one.
+    """
+    if _git(folder, "ls-files", "--error-unmatch", ".") is None:
+        return "unknown"
+    return _git(folder, "describe", "--always", "--dirty", "--exclude", "*") or "unknown"
+
+
+def _git(folder: Path, *words: str) -> str | None:
+    """Return what git says in ``folder``, None where it fails or is not there."""
+    git = ["git", *words]
     try:
         done = subprocess.run(git, capture_output=True, text=True, cwd=folder, check=False)
     except OSError:
-        return "unknown"
-    return done.stdout.strip() or "unknown"
+        return None
+    return done.stdout.strip() if done.returncode == 0 else None
 
 
 def package_versions(*names: str) -> dict[str, str]:

@@ -58,6 +58,7 @@ def import_(
     from traces.arrivals import Labels, rescaled, spread
     from traces.arrivals_file import check_target, write_arrivals
     from traces.import_files import read
+    from traces.provenance import provenance
 
     check_target(out)
     found = read(file, limit, sort=sort, block_tokens=block_tokens)
@@ -68,7 +69,7 @@ def import_(
     if task_class is not None:
         found = replace(found, classes=Labels.one(task_class, len(found)))
     found = found if licence is None else replace(found, licence=licence)
-    write_arrivals(out, found)
+    write_arrivals(out, found, made=provenance("entropic-arrivals", seed=spread_seed))
     config = {"file": file.name, "limit": limit, "sort": sort, "rate_per_s": rate}
     tell("trace import", out, found, spread_seed, config, json)
 
@@ -86,6 +87,7 @@ def mix(
     """Put the arrivals of several tenants on one clock, each rescaled to its own rate."""
     from traces.arrivals import first, mixed
     from traces.arrivals_file import check_target, write_arrivals
+    from traces.provenance import provenance
 
     check_target(out)
     tenants: dict[str, Arrivals] = {}
@@ -96,7 +98,7 @@ def mix(
         tenants[name] = found
     whole = mixed(tenants, seed)
     whole = whole if limit is None else first(whole, limit)
-    write_arrivals(out, whole)
+    write_arrivals(out, whole, made=provenance("entropic-arrivals", seed=seed))
     tell("trace mix", out, whole, seed, {"parts": parts, "limit": limit}, json)
 
 

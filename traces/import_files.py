@@ -48,7 +48,7 @@ def read_lengths(path: Path) -> Arrivals:
         if not is_parquet(path):
             with open_text(path) as file:
                 text = file.readline()
-                names = next(csv.reader([text]), [])
+                names = _columns(text, path, 1)
                 if lengths_only(names):
                     return lengths_of(csv_rows(file, names, 1), path)
                 if text.lstrip().startswith("{"):
@@ -66,10 +66,21 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(PARQUET)) == PARQUET
 
 
+def _columns(text: str, path: Path, line: int) -> list[str]:
+    """Return the names in the first row of a table; of two columns alike one would be lost."""
+    names = next(csv.reader([text]), [])
+    twice = sorted({name for name in names if name and names.count(name) > 1})
+    if twice and not text.lstrip().startswith("{"):
+        raise ArrivalsError(f"{path}:{line}: columns must have names of their own; got {twice}")
+    return names
+
+
 def _read(
     file: TextIO, path: Path, limit: int | None, *, sort: bool, block_tokens: int | None
 ) -> Arrivals:
     line, text = 1, file.readline()
+    if not text:
+        raise ArrivalsError(f"{path}: is empty")
     header = header_of(text, path)
     if header is not None:
         line, text = 2, file.readline()
@@ -77,7 +88,7 @@ def _read(
             raise ArrivalsError(f"{path}: holds no arrivals")
     table = not text.lstrip().startswith("{")
     if table:
-        names = next(csv.reader([text]), [])
+        names = _columns(text, path, line)
         rows = csv_rows(file, names, line)
     else:
         head = json_row(whole_document(file, text), path, line)

@@ -191,8 +191,13 @@ def _opened(
 ) -> Iterator[tuple[pq.ParquetFile, dict[str, Any], tuple[RecordedRequest, ...]]]:
     import pyarrow.parquet as pq
 
-    if not path.is_file():
-        raise TraceError(path, "file", "does not exist")
+    for is_so, rule in (
+        (path.is_dir(), "must be a file; it is a folder"),
+        (not path.exists(), "does not exist"),
+        (path.is_file() and path.stat().st_size == 0, "is empty"),
+    ):
+        if is_so:
+            raise TraceError(path, "file", rule)
     with ExitStack() as stack:
         try:
             file = stack.enter_context(pq.ParquetFile(path, page_checksum_verification=True))

@@ -61,6 +61,7 @@ def synth(
     from traces.import_files import read_lengths
     from traces.lengths import Lognormal, resampled, with_prefixes
     from traces.processes import Renewal, arrivals
+    from traces.provenance import provenance
 
     check_target(out)
 
@@ -75,7 +76,7 @@ def synth(
     made = replace(made, prompt_tokens=prompts, output_tokens=outputs)
     made = with_prefixes(made, prefixes, prefix_tokens, rng) if prefixes else made
     made = made if tenant is None else replace(made, tenants=Labels.one(tenant, n))
-    write_arrivals(out, made)
+    write_arrivals(out, made, made=provenance("entropic-arrivals", seed=seed))
     config = {"process": process, "cv": cv, "rate_per_s": rate, "shape": shape, "requests": n}
     tell("trace synth", out, made, seed, config, json)
 
@@ -96,12 +97,13 @@ def servegen(
     import numpy as np
 
     from traces.arrivals_file import check_target, write_arrivals
+    from traces.provenance import provenance
     from traces.servegen import draw
 
     check_target(out)
     rng = np.random.default_rng(seed)
     made = draw(folder, model, start_s=start_s, duration_s=duration_s, share=share, rng=rng)
-    write_arrivals(out, made)
+    write_arrivals(out, made, made=provenance("entropic-arrivals", seed=seed))
     config = {"model": model, "start_s": start_s, "duration_s": duration_s, "share": share}
     tell("trace servegen", out, made, seed, config, json)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from collections.abc import Sequence as Seq
 
 import numpy as np
@@ -27,6 +28,7 @@ class LoadSensors:
         self.service = ServiceCounters()
         self.oracle = oracle
         self.bank = LaneBank(preset.priority)
+        self.asked: Collection[str] = LoadSignal._fields  # what the law looks at
         self._quantum_tokens = preset.quantum_tokens
         self._limits = limits
         self._step_law = step_law
@@ -78,4 +80,5 @@ class LoadSensors:
             step=step,
             service=self.service,
             oracle=self.oracle,
+            asked=self.asked,
         )

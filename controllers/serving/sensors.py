@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Collection, Mapping
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
@@ -18,6 +18,7 @@ from controllers.steplaw import StepLaw, chunk_squares
 
 NS_PER_S = 1_000_000_000
 SLACK_SERVED_S = 1.0e6  # slack once the first token is out: no deadline is left
+ALL = LoadSignal._fields
 
 
 class CollapseSensor:
@@ -85,17 +86,26 @@ class LoadTable(NamedTuple):
         collapse: CollapseSensor,
         service: ServiceCounters | None = None,
         oracle: Mapping[int, int] | None = None,
+        asked: Collection[str] = ALL,
     ) -> LoadTable:
-        """Read ``sequences``; true output lengths come from ``oracle`` alone."""
-        ids = [s.request.request_id for s in sequences]
-        return cls(
-            counts=np.array([counts_of(s) for s in sequences], dtype=np.int64).T,
-            slo_s=np.array([s.request.first_token_slo_s for s in sequences]),
-            served_s=np.array([s.served_s for s in sequences]),
-            collapse_nats=np.array([collapse.read(request_id) for request_id in ids]),
-            client_service=np.zeros(len(ids)) if service is None else service.read(sequences),
-            oracle_tokens=np.array([math.nan if oracle is None else oracle[i] for i in ids]),
-        )
+        """Read ``sequences``; true output lengths come from ``oracle`` alone.
+
+        Only what the signals named in ``asked`` are computed from is read, the rest is 0.
+        """
+        ids, rest = [s.request.request_id for s in sequences], np.zeros(len(sequences))
+        counts = np.array([counts_of(s) for s in sequences], dtype=np.int64).T
+        slo_s = served_s = nats = lead = total = rest
+        if "slack_s" in asked:
+            slo_s = np.array([s.request.first_token_slo_s for s in sequences])
+        if "served_s" in asked:
+            served_s = np.array([s.served_s for s in sequences])
+        if "collapse_nats" in asked:
+            nats = np.array([collapse.read(request_id) for request_id in ids])
+        if "client_service" in asked and service is not None:
+            lead = service.read(sequences)
+        if "oracle_tokens" in asked:
+            total = np.array([math.nan if oracle is None else oracle[i] for i in ids])
+        return cls(counts, slo_s, served_s, nats, lead, total)
 
 
 def counts_of(sequence: Sequence) -> tuple[int, ...]:
@@ -127,15 +137,23 @@ def load_signal(
     step: int = 0,
     service: ServiceCounters | None = None,
     oracle: Mapping[int, int] | None = None,
+    asked: Collection[str] = ALL,
 ) -> LoadSignal:
     """Build the macro law's signals for ``sequences``, float32 ``[B]``; times relative, seconds.
 
     ``step`` is the plan being made; without ``service`` no client leads. True output lengths are
-    read from ``oracle`` alone (request id -> tokens), and without it that column is NaN.
+    read from ``oracle`` alone (request id -> tokens), and without it that column is NaN. Of fields
+    that are not ``asked`` for, nothing is meant.
     """
-    table = LoadTable.of(sequences, collapse=collapse, service=service, oracle=oracle)
+    table = LoadTable.of(sequences, collapse=collapse, service=service, oracle=oracle, asked=asked)
     return signal_of(
-        table, now_ns, limits=limits, step_law=step_law, quantum_tokens=quantum_tokens, step=step
+        table,
+        now_ns,
+        limits=limits,
+        step_law=step_law,
+        quantum_tokens=quantum_tokens,
+        step=step,
+        asked=asked,
     )
 
 
@@ -147,39 +165,48 @@ def signal_of(
     step_law: StepLaw,
     quantum_tokens: int | None,
     step: int,
+    asked: Collection[str] = ALL,
 ) -> LoadSignal:
     """Build the signals of a table, float32 ``[B]``; times relative, seconds.
 
     Slack is the deadline of the first token minus age until that token is given, and
-    ``SLACK_SERVED_S`` after. The cost is in :func:`_cost_s`.
+    ``SLACK_SERVED_S`` after. The cost is in :func:`_cost_s`. Those not ``asked`` for are 0.
     """
     arrival_ns, since_ns, computed, generated, prompt, cap, held, holes, since, rank, guess = (
         table.counts
     )
+    none = np.zeros(len(held), np.float32)
+    found = dict.fromkeys(LoadSignal._fields, none)
     age_s = np.maximum(now_ns - arrival_ns, 0) / NS_PER_S
-    needed = -(-(prompt + generated + 1) // limits.page_tokens)
     known = prompt + generated
     kv_tokens = known - holes * limits.page_tokens
-    prefill_s = _prefill_s(computed, known, step_law)
-    columns = LoadSignal(
-        age_s=age_s,
-        wait_s=np.maximum(now_ns - since_ns, 0) / NS_PER_S,
-        slack_s=np.where(generated > 0, SLACK_SERVED_S, table.slo_s - age_s),
-        cost_s=_cost_s(prefill_s, kv_tokens, cap - generated, limits, step_law, quantum_tokens),
-        pages_held=held,
-        pages_needed=np.maximum(needed - held - holes, 0),
-        collapse_nats=table.collapse_nats,
-        completion=generated / cap,
-        wait_steps=np.maximum(step - since, 0),
-        served_s=table.served_s,
-        prefill_s=prefill_s,
-        token_s=_token_s(kv_tokens, limits, step_law),
-        user_priority=rank,
-        predicted_tokens=guess,
-        client_service=table.client_service,
-        oracle_tokens=table.oracle_tokens - generated,
-    )
-    return LoadSignal(*(column.astype(np.float32) for column in columns))
+    prefill_s = none
+    if "cost_s" in asked or "prefill_s" in asked:
+        prefill_s = _prefill_s(computed, known, step_law)
+
+    columns: dict[str, Callable[[], np.ndarray]] = {
+        "age_s": lambda: age_s,
+        "wait_s": lambda: np.maximum(now_ns - since_ns, 0) / NS_PER_S,
+        "slack_s": lambda: np.where(generated > 0, SLACK_SERVED_S, table.slo_s - age_s),
+        "cost_s": lambda: _cost_s(
+            prefill_s, kv_tokens, cap - generated, limits, step_law, quantum_tokens
+        ),
+        "pages_held": lambda: held,
+        "pages_needed": lambda: np.maximum(-(-(known + 1) // limits.page_tokens) - held - holes, 0),
+        "collapse_nats": lambda: table.collapse_nats,
+        "completion": lambda: generated / cap,
+        "wait_steps": lambda: np.maximum(step - since, 0),
+        "served_s": lambda: table.served_s,
+        "prefill_s": lambda: prefill_s,
+        "token_s": lambda: _token_s(kv_tokens, limits, step_law),
+        "user_priority": lambda: rank,
+        "predicted_tokens": lambda: guess,
+        "client_service": lambda: table.client_service,
+        "oracle_tokens": lambda: table.oracle_tokens - generated,
+    }
+    for name in asked:
+        found[name] = columns[name]().astype(np.float32)
+    return LoadSignal(**found)
 
 
 def still_signal(
@@ -230,6 +257,8 @@ def prefill_row_s(step_law: StepLaw, computed: int, n_tokens: int) -> float:
 def _prefill_s(computed: np.ndarray, known: np.ndarray, step_law: StepLaw) -> np.ndarray:
     """Seconds to prefill or recompute what is pending, as one step of its own; 0 in decode."""
     pending = known - computed
+    if not (pending > 1).any():
+        return np.zeros(len(pending))
     prefill = np.where(pending > 1, pending, 0)
     none = np.zeros((), np.int64)
     alone_s = step_law.step_s(none, none, prefill, prefill * (2 * computed + prefill))
@@ -252,7 +281,8 @@ def _cost_s(
     """
     n_decode = remaining
     if quantum_tokens is not None:
-        n_decode = np.minimum(remaining, quantum_tokens)
+        smaller = np.minimum if isinstance(remaining, np.ndarray) else min
+        n_decode = smaller(remaining, quantum_tokens)
     return prefill_s + n_decode * _token_s(kv_tokens + n_decode / 2, limits, step_law)
 
 

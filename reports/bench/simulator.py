@@ -65,7 +65,9 @@ ROWS: Mapping[str, Row] = MappingProxyType(
     {
         "macro": Row(case={"mode": "macro"}, bar=REFERENCE),
         "steps": Row(case={"mode": "steps"}, bar=Bar(requests_per_wall_s=2000.0)),
-        "online": Row(case={"mode": "online"}, bar=Bar(requests_per_wall_s=500.0)),
+        # Laws called at every step: on the array replica, and in the loop that also runs live.
+        "online-array": Row(case={"mode": "calls"}, bar=Bar(requests_per_wall_s=500.0)),
+        "online-loop": Row(case={"mode": "online"}),
         "busy": Row(case={"rate_per_s": 6.45}, bar=Bar(requests_per_wall_s=3500.0)),
         "overload": Row(
             case={"rate_per_s": 8.0, "pages": 2000}, bar=Bar(requests_per_wall_s=3500.0)

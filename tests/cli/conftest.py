@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -20,7 +21,10 @@ class Cli:
         self._runner = CliRunner()
 
     def __call__(self, *args: object) -> Result:
-        return self._runner.invoke(entropic.app, [str(arg) for arg in args])
+        words = [str(arg) for arg in args]
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", ["entropic", *words])  # outputs say what made them
+            return self._runner.invoke(entropic.app, words)
 
     def json(self, *args: object) -> dict[str, object]:
         done = self(*args, "--json")

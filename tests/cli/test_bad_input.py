@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pyarrow.parquet as pq
@@ -92,3 +93,49 @@ def test_a_bad_profile_is_one_line_naming_the_field(cli, trace_file, profile_fil
     path = tmp_path / "slow.json"
     path.write_text(json.dumps(document))
     refused(cli("simulate", "--trace", trace_file, "--profile", path), "base_s", "-1.0")
+
+
+@pytest.mark.parametrize("how", ["folder", "empty"])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("trace", "info", "{path}"),
+        ("trace", "import", "{path}", "--out", "{out}"),
+        ("simulate", "--trace", "{path}"),
+        ("simulate", "--arrivals", "{path}"),
+        ("simulate", "--topology", "{path}"),
+        ("page", "plan", "{path}"),
+        ("page", "explain", "{path}", "3"),
+    ],
+    ids=" ".join,
+)
+def test_a_folder_or_an_empty_file_is_called_what_it_is(cli, tmp_path, command, how):
+    path = tmp_path / "given.csv"
+    if how == "folder":
+        path.mkdir()
+    else:
+        path.touch()
+    out = tmp_path / "out.jsonl"
+    done = cli(*(word.format(path=path, out=out) for word in command))
+    assert done.exit_code == 2, done.output
+    assert len(done.stderr.splitlines()) == 1
+    assert "given.csv" in done.stderr
+    for wrong in ("Parquet", "not exist", "known format"):
+        assert wrong not in done.stderr
+    words = ("folder", "directory") if how == "folder" else ("empty", "JSON", "Expecting value")
+    assert any(word in done.stderr for word in words)
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("option", ["--ledger-out", "--perfetto", "--decisions", "--html"])
+def test_an_output_that_cannot_be_written_is_named_by_its_option(
+    cli, inputs, tmp_path, monkeypatch, option
+):
+    suffix = {"--html": ".html", "--perfetto": ".json"}.get(option, ".jsonl")
+    monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)
+    done = cli("simulate", *inputs, option, tmp_path / f"run{suffix}")
+    assert done.exit_code == 2
+    (line,) = done.stderr.splitlines()
+    assert ("a page" if option == "--html" else option.removeprefix("--")) in line
+    assert f"run{suffix}" in line
+    assert ".part" not in line

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import subprocess
@@ -8,6 +9,8 @@ from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
+
+from simulator import ledger_file
 
 VIDUR = "arrived_at,num_prefill_tokens,num_decode_tokens\n"
 ROOT = Path(__file__).resolve().parents[2]
@@ -93,8 +96,10 @@ def test_a_jsonl_and_a_parquet_ledger_hold_the_same_rows(cli, inputs, tmp_path):
     lines, table = tmp_path / "run.jsonl", tmp_path / "run.parquet"
     for path in (lines, table):
         assert cli("simulate", *inputs, "--ledger-out", path).exit_code == 0
-    rows = [json.loads(line) for line in lines.read_text().splitlines()]
+    head, *rows = [json.loads(line) for line in lines.read_text().splitlines()]
     stored = pq.read_table(table).to_pylist()
+    made = json.loads(pq.read_schema(table).metadata[b"provenance"])
+    assert head == {"table": "header", "provenance": made}
     assert len(rows) == len(stored)
     for row, full in zip(rows, stored, strict=True):
         assert {name: value for name, value in full.items() if name in row} == row
@@ -102,6 +107,42 @@ def test_a_jsonl_and_a_parquet_ledger_hold_the_same_rows(cli, inputs, tmp_path):
     tokens = [row for row in rows if row["table"] == "token"]
     assert len(requests) == 9
     assert len(tokens) == sum(row["tokens"] for row in requests)
+
+
+def test_every_output_says_alike_what_made_it(cli, inputs, trace_file, tmp_path):
+    ledger, picture, log = (tmp_path / name for name in ("l.jsonl", "p.json", "d.jsonl"))
+    files = ("--ledger-out", ledger, "--perfetto", picture, "--decisions", log)
+    found = cli.json("simulate", *inputs, "--seed", 3, *files)["provenance"]
+    headers = [
+        json.loads(ledger.read_text().splitlines()[0])["provenance"],
+        json.loads(picture.read_text())["otherData"]["provenance"],
+        json.loads(log.read_text().splitlines()[0])["provenance"],
+    ]
+    kinds = ("ledger", "perfetto", "decisions")
+    for made, kind in zip(headers, kinds, strict=True):
+        assert made == {**found, "schema": f"entropic-{kind}"}
+    assert found["trace_sha256"] == hashlib.sha256(trace_file.read_bytes()).hexdigest()
+    assert found["seed"] == 3
+    line = f"--trace {trace_file.name} --profile profile.json --seed 3"
+    assert found["arguments"] == f"entropic simulate {line}"
+
+
+def test_a_ledger_has_the_same_bytes_with_and_without_a_decision_log(cli, inputs, tmp_path):
+    plain, told = tmp_path / "plain.jsonl", tmp_path / "told.jsonl"
+    args = ("simulate", *inputs, "--replicas", 2, "--rate", 5)
+    assert cli(*args, "--ledger-out", plain).exit_code == 0
+    done = cli(*args, "--ledger-out", told, "--decisions", tmp_path / "log.jsonl")
+    assert done.exit_code == 0, done.stderr
+    assert plain.read_bytes() == told.read_bytes()
+
+
+def test_a_huge_ledger_is_announced_before_the_run(cli, inputs, tmp_path, monkeypatch):
+    args = ("simulate", *inputs, "--ledger-out", tmp_path / "run.jsonl")
+    assert "GB" not in cli(*args).stderr
+    monkeypatch.setattr(ledger_file, "HUGE_BYTES", 1)
+    first = cli(*args).stderr.splitlines()[0]
+    assert "run.jsonl will hold about" in first
+    assert "GB" in first
 
 
 def test_recorded_arrivals_keep_their_times_until_a_rate_is_given(cli, inputs, tmp_path):

@@ -28,8 +28,12 @@ def test_a_grid_on_disk_has_a_row_per_cell_and_intervals(cli, asked, tmp_path):
     table, tree = tmp_path / "grid.csv", tmp_path / "grid.json"
     for path in (table, tree):
         assert cli(*asked, "--seeds", 2, "--out", path).exit_code == 0
-    rows = list(csv.DictReader(table.read_text().splitlines()))
-    cells = json.loads(tree.read_text())
+    comment, *lines = table.read_text().splitlines()
+    rows = list(csv.DictReader(lines))
+    document = json.loads(tree.read_text())
+    assert json.loads(comment.removeprefix("# ")) == document["provenance"]
+    assert document["provenance"]["schema"] == "entropic-sweep"
+    cells = document["rows"]
     assert len(rows) == len(cells) == 4
     for row, cell in zip(rows, cells, strict=True):
         figure = cell["figures"]["ttft_s.p99"]

@@ -40,7 +40,7 @@ def own_cache(tmp_path_factory: pytest.TempPathFactory):
 def test_every_mode_does_the_same_work(arrivals: Path) -> None:
     before = Cluster.run
     case = Case(arrivals=str(arrivals), requests=60, rate_per_s=30.0, pages=300)
-    found = {mode: run(replace(case, mode=mode)) for mode in ("macro", "steps", "online")}
+    found = {mode: run(replace(case, mode=mode)) for mode in ("macro", "steps", "calls", "online")}
     assert Cluster.run is before
     first = found["macro"]
     assert first.completed == 60
@@ -53,7 +53,7 @@ def test_every_mode_does_the_same_work(arrivals: Path) -> None:
             first.preemptions,
         )
         assert one.serve_s > 0.0
-        assert (one.scan_s > 0.0) == (mode != "online")
+        assert (one.scan_s > 0.0) == (mode in ("macro", "steps"))
         assert one.scan_s < one.serve_s
         assert one.asked_share > 0.0
 

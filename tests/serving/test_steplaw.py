@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from controllers.serving.limits import EngineLimits
-from controllers.steplaw import StepLaw, chunk_squares
+from controllers.steplaw import StepLaw, chunk_squares, price_of
 from tests.serving.worlds import STEP_LAW, limits
 
 
@@ -168,3 +168,29 @@ def test_the_budget_must_let_every_resident_decode() -> None:
 
 def test_limits_survive_json() -> None:
     assert EngineLimits.from_json(json.loads(json.dumps(limits().to_json()))) == limits()
+
+
+@given(
+    st.tuples(st.integers(0, 64), st.integers(0, 9999), st.integers(0, 4096)),
+    st.tuples(st.integers(0, 4096), st.integers(0, 900)),
+    st.sampled_from(
+        [
+            {},
+            {"prompt_overlap_s": 4e-3, "prompt_step_s": 1e-4},
+            {"per_skewed_kv_token_s": 3e-8},
+            {"per_mixed_decode_s": 1e-5},
+            {"per_mixed_kv_token_s": 1e-8},
+            {"per_scored_unit_s": 1e-7},
+            {"pruned_step_s": 1e-4},
+            {"per_prompt_context_s": 1e-6},
+            {"per_knee_decode_s": 1e-4, "decode_knee": 8.0},
+        ]
+    ),
+)
+def test_a_price_is_the_law_to_the_last_bit(
+    step: tuple[int, int, int], more: tuple[int, int], terms: dict[str, float]
+) -> None:
+    law = StepLaw.from_json({**STEP_LAW.to_json(), **terms})
+    rows, kv, prompt = step
+    args = (rows, kv, prompt, prompt * prompt, *more)
+    assert price_of(law)(*args) == law.step_s(*args)

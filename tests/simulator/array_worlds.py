@@ -14,10 +14,12 @@ from controllers.serving.limits import EngineLimits
 from controllers.serving.loop import ServingLoop
 from controllers.serving.request import Request
 from controllers.steplaw import StepLaw
+from simulator.array_laws import CalledLaws
 from simulator.array_replica import ArrayReplica
 from simulator.arrival import Arrival
 from simulator.executor import TraceExecutor
 from simulator.model import TraceModel
+from simulator.recordings import Recordings
 from simulator.replica import Replica
 from simulator.residual import Residual
 from simulator.server import Server, Window
@@ -72,14 +74,22 @@ class World:
             return Replica(
                 env, loop, executor, on_finish=lambda i, why: out.append((i, why)), verify=True
             )
+        if mode == "calls":
+            recordings = Recordings(self.model, self.residual, self.arrivals, seed=0, block_lanes=8)
+            longest = self.limits.max_context
+            source = CalledLaws(
+                self.model, self.residual, self.preset, recordings, max_context=longest
+            )
+        else:
+            source = Trajectories(
+                self.model, self.residual, self.preset, self.arrivals, seed=0, block_lanes=8
+            )
         return ArrayReplica(
             env,
             limits=self.limits,
             preset=self.preset,
             step_law=self.step_law,
-            trajectories=Trajectories(
-                self.model, self.residual, self.preset, self.arrivals, seed=0, block_lanes=8
-            ),
+            trajectories=source,
             units_per_page=self.model.layers * self.model.kv_heads,
             ledger=ledger,
             mode=mode,

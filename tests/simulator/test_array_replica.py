@@ -79,7 +79,7 @@ def make(model: TraceModel, residual: Residual, step_law: StepLaw) -> Make:
 
 def assert_all_modes_agree(world: World) -> Outcome:
     online = serve(world, "online")
-    for mode in ("steps", "macro"):
+    for mode in ("steps", "calls", "macro"):
         assert_same(online, serve(world, mode))
     return online
 
@@ -206,7 +206,7 @@ def test_a_run_stopped_midway_has_the_rows_so_far(ms: int, limits: str, make: Ma
 def test_totals_without_rows_are_those_of_the_loop(preset: str, make: Make):
     world = make(preset, "scarce", record_tokens=False, record_steps=False)
     online = serve(world, "online").server.ledger.totals
-    for mode in ("steps", "macro"):
+    for mode in ("steps", "calls", "macro"):
         found = serve(world, mode).server.ledger
         assert len(found.tokens) == len(found.steps) == 0
         totals = found.totals

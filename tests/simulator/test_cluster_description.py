@@ -126,3 +126,10 @@ def test_more_rules_of_a_plan_are_checked() -> None:
         Autoscale(target=1.0, min_servers=3, max_servers=2)
     with pytest.raises(ValueError, match="max_retries must be >= 0"):
         Failures(max_retries=-1)
+
+
+def test_a_key_given_twice_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "topology.json"
+    path.write_text('{"groups": [{"count": 1, "count": 2}]}')
+    with pytest.raises(ValueError, match=r"topology\.json.*given once; got twice=\['count'\]"):
+        read_plan(path)

@@ -32,12 +32,14 @@ def test_auto_takes_the_fastest_mode_that_can_and_says_why(
     assert choose_mode("auto", preset, workload, logged=logged, windows=False) == expected
 
 
-@pytest.mark.parametrize("mode", ["macro", "steps"])
+@pytest.mark.parametrize("mode", ["macro", "steps", "calls"])
 def test_a_mode_that_cannot_is_refused_with_what_stands_against_it(mode) -> None:
     with pytest.raises(ValueError, match=f"evicts pages: only mode online .*mode='{mode}'"):
         choose_mode(mode, EVICTING, PLAIN, logged=False, windows=False)
     with pytest.raises(ValueError, match="share prompt pages: prefill and decode groups cannot"):
         choose_mode("auto", get_preset("full"), SHARING, logged=False, windows=True)
+    with pytest.raises(ValueError, match="mode calls serves no prefill and decode groups"):
+        choose_mode("calls", get_preset("full"), PLAIN, logged=False, windows=True)
     with pytest.raises(ValueError, match=r"mode must be one of .*'fast'"):
         choose_mode("fast", EVICTING, PLAIN, logged=False, windows=False)
 
@@ -55,12 +57,12 @@ def test_modes_agree_on_recorded_requests_behind_a_router(
     workload = poisson_workload(trace, rate_per_s=80.0, n_requests=60, seed=2)
     tight = dataclasses.replace(configure(preset).limits, n_pages=14, max_context=200)
     runs = {}
-    for mode in ("online", "steps", "macro"):
+    for mode in ("online", "steps", "calls", "macro"):
         config = configure(preset, limits=tight, replicas=3, router=router, mode=mode)
         runs[mode] = run_workload(model, residual, workload, config, verify=True)
         assert runs[mode].mode == mode
     assert runs["online"].metrics["preemptions"] > 0
-    for mode in ("steps", "macro"):
+    for mode in ("steps", "calls", "macro"):
         assert columns(runs[mode].ledger) == columns(runs["online"].ledger)
         assert runs[mode].to_json() == runs["online"].to_json()
 

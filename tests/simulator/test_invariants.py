@@ -66,6 +66,7 @@ class Side:
             model=MODEL,
             residual=RESIDUAL,
             trajectories=None if mode == "online" else ahead,
+            recordings=None,
             preset=using,
             seed=0,
             oracle=None,

@@ -51,6 +51,7 @@ class Watched:
             model=model,
             residual=residual,
             trajectories=Trajectories(model, residual, using, self.arrivals, seed=0),
+            recordings=None,
             preset=using,
             seed=0,
             oracle=None,

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from traces.arrivals import Arrivals, ArrivalsError, Labels, mixed, picked, read_arrivals, rescaled
 from traces.arrivals_file import write_arrivals
+from traces.import_files import read_lengths
 from traces.prefixes import Prefixes
 
 names = st.sampled_from(["a", "b,c", 'd"e', "é", " ", "", "two\nlines", "\r", "#"])
@@ -109,3 +110,11 @@ def test_a_mixture_of_different_blocks_says_that_it_left_them_out():
     assert whole.notes == ("block ids were left out: blocks of [16, 512] tokens do not mix",)
     bare = mixed({"a": a, "b": dataclasses.replace(b, prefixes=None)})
     assert [len(bare.prefixes.of_row(row)) for row in range(4)] == [1, 0, 1, 0]
+
+
+def test_a_column_named_twice_is_refused(tmp_path):
+    path = tmp_path / "twice.csv"
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens,arrived_at\n0,1,2,3\n")
+    for reader in (read_arrivals, read_lengths):
+        with pytest.raises(ArrivalsError, match=r"twice.csv:1: columns .*got \['arrived_at'\]"):
+            reader(path)
