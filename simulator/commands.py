@@ -83,7 +83,7 @@ Roofline = Annotated[
     bool, typer.Option("--roofline", help="Price steps from datasheet numbers instead.")
 ]
 ModeOption = Annotated[
-    str, typer.Option("--mode", help="auto, macro, steps or online; the ledger is the same.")
+    str, typer.Option("--mode", help="auto, macro, steps, calls or online; the ledger is the same.")
 ]
 Topology = Annotated[
     Path | None, typer.Option("--topology", help="Cluster description (JSON) for --replicas.")
