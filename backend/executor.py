@@ -20,6 +20,7 @@ from backend.steps import forward, prepare
 from backend.stops import Reply
 from backend.stopwatch import Silent, Stopwatch
 from backend.surprisal import Head, PromptScore, TokenSurprisal
+from backend.warmup import warm_up
 from controllers.certificates import require_target
 from controllers.core import TokenSignal, require
 from controllers.presets import Preset
@@ -27,7 +28,6 @@ from controllers.serving.lane_table import LaneTable
 from controllers.serving.limits import OPTIONS, EngineLimits
 from controllers.serving.messages import Plan, Result, Row
 from controllers.serving.request import Request
-from kernels.native.library import warm
 from kernels.page_select.naive import Pins
 
 
@@ -100,8 +100,7 @@ class LiveExecutor:
             page_tokens=self.limits.page_tokens,
             scorer=self.sparse.scorer,
         )
-        group = self.loaded.heads // self.loaded.kv_heads
-        warm(group=group, dim=self.loaded.head_dim, page_tokens=self.limits.page_tokens)
+        warm_up(self.loaded, self.limits.page_tokens, self.sparse)
         self.sampling = Sampling(self.preset, t_cal=self.t_cal, stopwatch=self.stopwatch)
         self.surprisal = TokenSurprisal(self.cache)
         self._head = Head(self.loaded.model) if self.score_prompts else None

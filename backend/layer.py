@@ -25,7 +25,7 @@ from kernels.native.library import native_kind
 ATTEND, MLP = "self_attn", "mlp"
 FIRST, SECOND = "input_layernorm", "post_attention_layernorm"
 ROWS = 5  # of random input
-PAGE_TOKENS = 16  # that the kernel is compiled for at load; another page compiles another
+PAGE_TOKENS = 16  # that the kernel is compiled for at load; another is when its engine is made
 
 
 class LeanLayer(nn.Module):
@@ -75,6 +75,10 @@ class LeanLayer(nn.Module):
     def follow(self, inputs: FusedLinear) -> None:
         """Name what is read after this layer: the inputs of the next."""
         self._following, self._held = inputs, ()
+
+    def warm(self, page_tokens: int) -> None:
+        """Compile the kernel for pages of this size, if it is not yet there."""
+        self._kernel(page_tokens)
 
     def bound(self, page_tokens: int, hidden_states: Tensor) -> Layer | None:
         """Return the kernel over this layer's weights; None where it does not apply."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ from backend.live import processor
 from backend.models import LoadedModel, load
 from backend.profile_fit import Fit, fit
 from backend.profile_grid import stages
-from backend.profile_points import Point, points_of, ranges_of
+from backend.profile_points import Pass, Point, points_of, ranges_of
 from backend.profile_rig import Rig
 from backend.profile_stage import Stage
 from backend.profile_store import PassStore
 from backend.setup import PAGE_TOKENS, default_limits
+from backend.sparse import SparseAttention
 from controllers.core import require
-from controllers.serving.limits import EngineLimits
 from traces.builtin import BUILTIN_TEXTS
 from traces.profile import Profile, write_profile
 from traces.profiles_plot import plot_residuals
@@ -89,34 +90,70 @@ def run_profile(
     ``store`` opens the passes taken so far by what is measured; those are not taken again.
     """
     loaded = model if isinstance(model, LoadedModel) else load(model)
+    grid = grid_of(loaded, options)
+    made = {"commit": commit, "versions": versions}
+    kept = store(header_of(loaded, options, grid, **made))
+    _measure(loaded, grid, options, kept, progress)
+    return conclude(
+        loaded,
+        options,
+        kept.passes[: options.repeats],
+        how=f"entropic profile run: {len(grid)} stages x {options.repeats} passes",
+        created=created,
+        **made,
+    )
+
+
+def grid_of(loaded: LoadedModel, options: ProfileOptions) -> list[Stage]:
+    """Return the stages to time on this model; ``ValueError`` for contexts beyond the model's."""
     require(
         options.max_context <= loaded.max_context,
         f"max_context must be <= {loaded.max_context}, the model's",
         max_context=options.max_context,
     )
-    pool = min(POOL_TOKENS, (options.max_seqs + 1) * (options.max_context + PAGE_TOKENS))
-    grid = stages(
+    return stages(
         max_seqs=options.max_seqs,
         max_context=options.max_context,
         token_budget=options.token_budget,
-        pool_tokens=pool,
+        pool_tokens=_pool_tokens(options),
         coverages=options.coverages,
     )
+
+
+def header_of(
+    loaded: LoadedModel,
+    options: ProfileOptions,
+    grid: Sequence[Stage],
+    *,
+    commit: str,
+    versions: dict[str, str],
+) -> dict[str, Any]:
+    """Return what is measured, by which a store of passes is known; more passes may be added."""
     what = asdict(options)
-    del what["repeats"]  # more of the same may be added
-    kept = store(
-        {
-            **what,
-            "model": loaded.name,
-            "weights_sha256": loaded.weights_sha256,
-            "device": processor(),
-            "commit": commit,
-            "versions": versions,
-            "stages": len(grid),
-        }
-    )
-    _measure(loaded, grid, options, kept, pool, progress)
-    points = points_of(kept.passes[: options.repeats])
+    del what["repeats"]
+    return {
+        **what,
+        "model": loaded.name,
+        "weights_sha256": loaded.weights_sha256,
+        "device": processor(),
+        "commit": commit,
+        "versions": versions,
+        "stages": len(grid),
+    }
+
+
+def conclude(
+    loaded: LoadedModel,
+    options: ProfileOptions,
+    passes: Sequence[Pass],
+    *,
+    how: str,
+    commit: str,
+    created: str,
+    versions: dict[str, str],
+) -> Measured:
+    """Fit the step law to timed passes; ``how`` says in the profile how they were taken."""
+    points = points_of(passes)
     fitted = fit(points, np.random.default_rng(options.seed))
     limits = default_limits(
         loaded,
@@ -136,9 +173,26 @@ def run_profile(
         fit_error=fitted.fit_error,
         step_law=fitted.law.to_json(),
         limits=limits.to_json(),
-        source=_source(options, grid, fitted),
+        source=f"{how}, {_spread(fitted)}",
+        sparse_from_tokens=SparseAttention().from_tokens(limits.page_tokens),
     )
     return Measured(profile, points, fitted.held_out_s)
+
+
+@contextmanager
+def staged(loaded: LoadedModel, options: ProfileOptions, grid: Sequence[Stage]) -> Iterator[Rig]:
+    """Yield a rig whose cache is filled and which has taken its first steps: those are slow."""
+    limits = default_limits(
+        loaded,
+        max_seqs=options.max_seqs + 1,  # a full batch, and a prompt beside it
+        token_budget=options.token_budget,
+        pool_tokens=_pool_tokens(options),
+    )
+    with Rig(loaded, limits) as rig:
+        rig.fill(_text(loaded, min(options.max_context, limits.n_pages * limits.page_tokens)))
+        for stage in (grid[0], grid[len(grid) // 2], grid[-1]):
+            rig.time(stage)
+        yield rig
 
 
 def _measure(
@@ -146,7 +200,6 @@ def _measure(
     grid: list[Stage],
     options: ProfileOptions,
     store: PassStore,
-    pool_tokens: int,
     progress: Progress | None,
 ) -> None:
     """Add passes to ``store`` until there are enough.
@@ -157,28 +210,23 @@ def _measure(
     taken = len(store.passes)
     if taken >= options.repeats:
         return
-    limits = _rig_limits(loaded, options, pool_tokens)
-    with Rig(loaded, limits) as rig:
-        rig.fill(_text(loaded, min(options.max_context, limits.n_pages * limits.page_tokens)))
-        for stage in (grid[0], grid[len(grid) // 2], grid[-1]):  # the first steps of all are slow
-            rig.time(stage)
+    with staged(loaded, options, grid) as rig:
         for number in range(taken, options.repeats):
             steps: list[Any] = [None] * len(grid)
-            order = np.random.default_rng((options.seed, number)).permutation(len(grid))
-            for done, index in enumerate(order.tolist()):
+            for done, index in enumerate(order_of(options, len(grid), number)):
                 steps[index] = rig.time(grid[index])
                 if progress is not None:
                     progress(number * len(grid) + done + 1, options.repeats * len(grid))
             store.add(steps)
 
 
-def _rig_limits(loaded: LoadedModel, options: ProfileOptions, pool_tokens: int) -> EngineLimits:
-    return default_limits(
-        loaded,
-        max_seqs=options.max_seqs + 1,  # a full batch, and a prompt beside it
-        token_budget=options.token_budget,
-        pool_tokens=pool_tokens,
-    )
+def order_of(options: ProfileOptions, n_stages: int, number: int) -> list[int]:
+    """Return the order in which a pass visits the stages."""
+    return np.random.default_rng((options.seed, number)).permutation(n_stages).tolist()
+
+
+def _pool_tokens(options: ProfileOptions) -> int:
+    return min(POOL_TOKENS, (options.max_seqs + 1) * (options.max_context + PAGE_TOKENS))
 
 
 def _text(loaded: LoadedModel, length: int) -> list[int]:
@@ -190,9 +238,8 @@ def _text(loaded: LoadedModel, length: int) -> list[int]:
     return ids[:length]
 
 
-def _source(options: ProfileOptions, grid: list[Stage], fitted: Fit) -> str:
+def _spread(fitted: Fit) -> str:
     return (
-        f"entropic profile run: {len(grid)} stages x {options.repeats} passes, each step timed in "
-        f"the serving loop from plan to plan, repeats within "
+        "each step timed in the serving loop from plan to plan, repeats within "
         f"{fitted.fit_error['repeat_spread_pct']:.1f} % (interquartile)"
     )

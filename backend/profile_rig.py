@@ -57,12 +57,18 @@ class Rig:
         self._engine = Engine(
             loaded, self._preset, limits, _ANY_LAW, sparse=SparseAttention(min_pages=1)
         )
-        self._worker = Worker(self._engine)
         self._ids = itertools.count()
         self._seen: list[tuple[Plan, Result]] = []
         self._wanted = self._ended_ns = 0
         self._over = threading.Event()
         self._faults: list[Exception] = []
+        self._worker: Worker | None = None
+
+    def _awake(self) -> Worker:
+        """Return the worker, a new one after a rest."""
+        if self._worker is not None:
+            return self._worker
+        worker = self._worker = Worker(self._engine)
         noted = self._engine.on_step
         assert noted is not None, "the worker listens to its engine"
 
@@ -70,9 +76,16 @@ class Rig:
             noted(plan, result)
             self._seen.append((plan, result))
             if len(self._seen) == self._wanted:
-                self._worker.between_steps(self._end)
+                worker.between_steps(lambda engine: self._end(worker, engine))
 
         self._engine.on_step = both
+        return worker
+
+    def rest(self) -> None:
+        """End the serving thread until the next stage: its team would slow down other engines."""
+        if self._worker is not None:
+            self._worker.stop()
+            self._worker = None
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +96,7 @@ class Rig:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        self._worker.stop()
+        self.rest()
 
     def fill(self, prompt: Sequence[int]) -> None:
         """Compute ``prompt`` and put copies of its keys and values in every page of the cache."""
@@ -113,22 +126,22 @@ class Rig:
         tickets = [*rows, *late]
         self._seen, self._wanted = [], steps
         self._over.clear()
-        gate = threading.Event()
-        self._worker.between_steps(lambda _: gate.wait())
-        self._worker.between_steps(lambda engine: self._open(engine, stage))
-        self._worker.submit(rows)
-        self._worker.between_steps(lambda engine: _skip(engine, len(rows)))
+        gate, worker = threading.Event(), self._awake()
+        worker.between_steps(lambda _: gate.wait())
+        worker.between_steps(lambda engine: self._open(engine, stage))
+        worker.submit(rows)
+        worker.between_steps(lambda engine: _skip(engine, len(rows)))
         if late:
-            self._worker.submit(late)
+            worker.submit(late)
             if stage.start:
-                self._worker.between_steps(_pretend)
+                worker.between_steps(_pretend)
         readers = [threading.Thread(target=self._read, args=(t.channel,)) for t in tickets]
         for reader in readers:
             reader.start()
         gate.set()
         in_time = self._over.wait(DEADLINE_S)
         for ticket in tickets:
-            self._worker.cancel(ticket.request.request_id)
+            worker.cancel(ticket.request.request_id)
         for reader in readers:
             reader.join()
         if self._faults:
@@ -145,11 +158,11 @@ class Rig:
         budget = max(stage.token_budget, self._limits.max_seqs)
         engine.loop = ServingLoop(replace(self._limits, token_budget=budget), preset, _ANY_LAW)
 
-    def _end(self, engine: Engine) -> None:
+    def _end(self, worker: Worker, engine: Engine) -> None:
         """Note when the next step would be planned, and have nothing more run."""
         self._ended_ns = engine.now_ns()
         for request_id in engine.loop.sequences:
-            self._worker.cancel(request_id)
+            worker.cancel(request_id)
         self._over.set()
 
     def _read(self, channel: Channel) -> None:

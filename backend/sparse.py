@@ -39,6 +39,10 @@ class SparseAttention:
         require(self.min_pages >= 1, "min_pages must be >= 1", min_pages=self.min_pages)
         require(0.0 < self.lag_rate <= 1.0, "lag_rate must lie in (0, 1]", lag_rate=self.lag_rate)
 
+    def from_tokens(self, page_tokens: int) -> int:
+        """Return the shortest context that may be pruned, tokens; a profile carries it."""
+        return (self.min_pages - 1) * page_tokens + 1
+
     @property
     def measures(self) -> bool:
         """Whether each page's mass of the step is kept."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any, Literal, get_args
 
+from controllers.preset import Preset
 from controllers.steplaw import StepLaw
 from traces.atomic import atomic_path
 
@@ -33,6 +34,7 @@ ADDED = (  # with version 2; a version 1 file has their defaults
     "limits_estimated",
     "kv_bytes_per_token",
 )
+OPTIONAL = ("sparse_from_tokens",)  # may be absent in any version
 
 
 class ProfileError(ValueError):
@@ -61,6 +63,7 @@ class Profile:
     gpus: int = 1  # of one replica: the tensor-parallel degree
     limits_estimated: bool = False  # limits were computed, not resolved by an engine
     kv_bytes_per_token: int | None = None  # over all GPUs of a replica
+    sparse_from_tokens: int | None = None  # of context; shorter rows run dense on this device
 
     def __post_init__(self) -> None:
         _check(self)
@@ -69,6 +72,15 @@ class Profile:
     def law(self) -> StepLaw:
         """The step law these coefficients make."""
         return StepLaw.from_json(self.step_law)
+
+    def served(self, preset: Preset) -> Preset:
+        """Return ``preset`` as this device's engine serves it: shorter rows are read densely.
+
+        Where choosing pages costs what it saves, the engine reads all of them, whatever the preset
+        would have: pages are chosen from the larger of both contexts on.
+        """
+        least = max(preset.sparse_min_context, self.sparse_from_tokens or 0)
+        return replace(preset, sparse_min_context=least)
 
     def outside(self, **values: float) -> dict[str, tuple[float, float]]:
         """Return the fitted ranges of the features whose value lies outside them."""
@@ -79,6 +91,9 @@ class Profile:
 def write_profile(path: Path | str, profile: Profile) -> None:
     """Write ``profile`` as JSON, completely or not at all."""
     document = {"schema": SCHEMA_NAME, "version": SCHEMA_VERSION, **asdict(profile)}
+    for name in OPTIONAL:
+        if document[name] is None:
+            del document[name]
     text = json.dumps(document, indent=2, sort_keys=True, allow_nan=False) + "\n"
     with atomic_path(Path(path)) as part:
         part.write_text(text, encoding="utf-8")
@@ -101,12 +116,12 @@ def read_profile(path: Path | str) -> Profile:
     if isinstance(version, bool) or version not in VERSIONS:
         raise ProfileError(f"{path}: version: must be 1 or 2; got {version!r}")
     known = {field.name for field in fields(Profile)} - set(ADDED if version == 1 else ())
-    for name in sorted(known - set(document)):
+    for name in sorted(known - set(document) - set(OPTIONAL)):
         raise ProfileError(f"{path}: {name}: is missing")
     for name in sorted(set(document) - known - {"schema", "version"}):
         raise ProfileError(f"{path}: {name}: is not a profile field")
     try:
-        values = {name: document[name] for name in known}
+        values = {name: document[name] for name in known if name in document}
         values["ranges"] = _pairs(document["ranges"])
         return Profile(**values)
     except ProfileError as error:
@@ -164,9 +179,10 @@ def _check_added(profile: Profile) -> None:
         raise ProfileError(
             f"limits_estimated: must be true or false; got {profile.limits_estimated!r}"
         )
-    kv_bytes = profile.kv_bytes_per_token
-    if kv_bytes is not None and (not _whole(kv_bytes) or kv_bytes < 1):
-        raise ProfileError(f"kv_bytes_per_token: must be null or an integer >= 1; got {kv_bytes!r}")
+    for name in ("kv_bytes_per_token", "sparse_from_tokens"):
+        value = getattr(profile, name)
+        if value is not None and (not _whole(value) or value < 1):
+            raise ProfileError(f"{name}: must be null or an integer >= 1; got {value!r}")
 
 
 def _finite(value: object) -> bool:

@@ -13,6 +13,7 @@ from kernels.native.build import compile, native_cache
 
 KERNELS = Path(__file__).parents[1]
 ANY_SHAPE = (("D", 64), ("G", 1))  # for what does not look at keys
+LANES = 32  # of the low-bit scorer: other head sizes are left to plain torch
 POINTER = ctypes.c_void_p
 INT32, INT64, FLOAT = ctypes.c_int32, ctypes.c_int64, ctypes.c_float
 
@@ -23,12 +24,14 @@ def library(kernel: str, defines: tuple[tuple[str, int], ...]) -> ctypes.CDLL | 
     return compile(KERNELS / kernel / "native.cpp", dict(defines), native_cache())
 
 
-def warm(*, group: int, dim: int, page_tokens: int) -> None:
-    """Compile what a model of this shape needs, so that no request waits for the compiler."""
+def warm(*, group: int, dim: int, page_tokens: int, low_bit: bool = False) -> None:
+    """Compile what attention of this shape needs; with ``low_bit`` the scorer of that name too."""
     library("kv_store", (("D", dim), ("P", page_tokens)))
     library("paged_decode", (("D", dim), ("G", group), ("P", page_tokens)))
     library("page_select", (("D", dim), ("G", group)))
     library("page_select", ANY_SHAPE)
+    if low_bit and dim % LANES == 0:
+        library("low_bit_keys", (("D", dim), ("G", group), ("P", page_tokens)))
 
 
 def native_kind(*tensors: Tensor) -> bool:

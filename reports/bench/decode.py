@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 from backend.models import LoadedModel
-from reports.bench.clock import COPY, Case, Copy, interleave
+from reports.bench.clock import COPY, SETTLE_S, Case, Copy, interleave
 from reports.bench.memory import GB, Sizes
 from reports.bench.ours import OurSteps, Step
 from reports.bench.peers import PackedSdpa, StockSteps
@@ -63,7 +63,8 @@ def run(
             note(f"decode: timing batch {size}, context {context}")
             packed = PackedSdpa(loaded, size, context) if SDPA in grid.peers else None
             point = _Point(ours, theirs, packed, size)
-            seconds = interleave(point.cases(grid.coverages) | {COPY: copy}, grid.repeats)
+            cases = point.cases(grid.coverages) | {COPY: copy}
+            seconds = interleave(cases, grid.repeats, settle_s=SETTLE_S)
             shape = shape_of(batch=size, context=context, layout=grid.layout, text=text)
             yield from point.measures(shape, seconds, sizes, copy.moved_bytes)
 

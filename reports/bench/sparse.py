@@ -10,7 +10,7 @@ from functools import partial
 from backend.models import LoadedModel
 from backend.setup import PAGE_TOKENS, page_unit_bytes
 from backend.sparse import SparseAttention
-from reports.bench.clock import COPY, Case, Copy, interleave
+from reports.bench.clock import COPY, SETTLE_S, Case, Copy, interleave
 from reports.bench.decode import DENSE, Note, variant_of
 from reports.bench.fit import crossover, fit_line
 from reports.bench.memory import GB
@@ -57,7 +57,8 @@ def run(
         ours.fill(context)
         note(f"sparse: timing context {context}")
         point = _Point(ours, sweep)
-        seconds = interleave(point.cases() | {COPY: copy}, sweep.repeats)
+        cases = point.cases() | {COPY: copy}
+        seconds = interleave(cases, sweep.repeats, settle_s=SETTLE_S)
         shape = shape_of(batch=sweep.batch, context=context, text=text)
         yield from point.measures(shape, seconds, copy.moved_bytes)
         yield from _lines(shape, seconds, point.steps, page_bytes)

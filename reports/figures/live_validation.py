@@ -35,7 +35,7 @@ def latencies(document: Document, *, footer: str) -> Figure:
                 _steps(axis, drawn["simulated"], SIMULATED, 1.6)
                 axis.set_xlabel(label)
                 axis.set_ylim(0.0, 1.0)
-            axes[0][column].set_title(f"{cell['preset']}, {cell['load']:.0%}", loc="left")
+            axes[0][column].set_title(_title(cell), loc="left")
         axes[0][0].set_ylabel("share of requests")
         axes[1][0].set_ylabel("share of requests")
         _legend(figure)
@@ -80,6 +80,12 @@ def queues(document: Document, *, footer: str) -> Figure | None:
         axes[0].set_ylabel("requests in the system")
         _legend(figure)
         return figure
+
+
+def _title(cell: Mapping[str, Any]) -> str:
+    """Name preset, load, repeats, and how many runs were set aside where that is known."""
+    aside = f", {cell['set_aside']} set aside" if cell.get("set_aside") else ""
+    return f"{cell['preset']}, {cell['load']:.0%}\n{cell['repeats']} repeats{aside}"
 
 
 def _cells(document: Document) -> list[Mapping[str, Any]]:

@@ -61,6 +61,15 @@ def validate(
     pages: Annotated[int | None, typer.Option(min=1, help="KV pages of the live pool.")] = None,
     seed: Annotated[int, typer.Option(help="Seed of windows and noise.")] = 0,
     resume: Annotated[bool, typer.Option("--resume", help="Go on with what --out holds.")] = False,
+    profile_passes: Annotated[
+        int, typer.Option(help="Passes over the profile's grid between the runs; 0: by --profile.")
+    ] = 0,
+    redo_beyond: Annotated[
+        float, typer.Option(help="Reference steps off their median by which a run is made again.")
+    ] = 0.25,
+    stop_after: Annotated[
+        float | None, typer.Option(help="Seconds after which no run begins; go on with --resume.")
+    ] = None,
     rescale: Annotated[
         bool, typer.Option("--rescale", help="Multiply the profile by the reference steps' drift.")
     ] = False,
@@ -96,6 +105,8 @@ def validate(
                 "temperature": temperature,
                 "target_nats": target_nats,
                 "sparse_from": sparse_from,
+                "profile_passes": profile_passes,
+                "redo_beyond": redo_beyond,
                 "seed": seed,
             },
             arrivals=arrivals,
@@ -103,6 +114,7 @@ def validate(
             pages=pages,
             resume=resume,
             rescale=rescale,
+            stop_after_s=float("inf") if stop_after is None else stop_after,
             require_stable=require_stable,
             json=json,
         )

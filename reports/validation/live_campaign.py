@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from time import gmtime, strftime
+from time import gmtime, monotonic, strftime
 from typing import Any
 
 from backend.live import processor
@@ -13,6 +14,7 @@ from backend.models import LoadedModel
 from controllers.presets import get_preset
 from controllers.steplaw import StepLaw
 from reports.bench.text import text_name, token_rows
+from reports.validation.live_disturbed import Tries, references_of
 from reports.validation.live_drift import measure_drift
 from reports.validation.live_load import (
     CLOSED,
@@ -23,7 +25,6 @@ from reports.validation.live_load import (
     Spec,
     asked_of,
     recorded_requests,
-    specs,
 )
 from reports.validation.live_observed import Observed
 from reports.validation.live_play import Machine, Text, play
@@ -35,7 +36,7 @@ from traces.arrivals import Arrivals
 from traces.profile import Profile
 from traces.store import Trace, read_trace
 
-SETUP_S = 6.0  # of a run, besides its load: a fresh pool, the reference steps, the replay
+SETUP_S = 10.0  # of a run, besides its load: a fresh pool, the reference steps, the replay
 Note = Callable[[str], None]
 Progress = Callable[[int, int], None]
 
@@ -115,6 +116,7 @@ def prepare(
         "limits": limits.to_json(),
         "step_law": profile.law.to_json(),
         "commit": commit,
+        "versions": versions,
         "created": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()),
     }
     folder = Folder(out)
@@ -148,29 +150,51 @@ def prepare(
     )
 
 
-def measure(campaign: Campaign, note: Note) -> None:
-    """Make every run that is not there yet; each is written as soon as it is over."""
-    wanted = specs(campaign.options)
-    left = [spec for spec in wanted if not campaign.folder.has(spec)]
+def measure(
+    campaign: Campaign,
+    note: Note,
+    *,
+    between: Callable[[], None] | None = None,
+    stop_after_s: float = math.inf,
+) -> int:
+    """Make the runs that are not there yet, each written as soon as it is over; return those left.
+
+    Disturbed runs are played again when all others are there. ``between`` is called before every
+    run. No run begins once ``stop_after_s`` seconds have passed, but the first.
+    """
+    began = monotonic()
+    tries = Tries(campaign.folder, campaign.options)
+    left = tries.left()
     if not left:
-        return
+        return 0
     note(
-        f"{len(left)} of {len(wanted)} runs left, about {campaign.estimate_s(left) / 60:.0f} min; "
+        f"{len(left)} of {len(tries.wanted)} runs left, about "
+        f"{campaign.estimate_s(left) / 60:.0f} min; "
         f"capacity {campaign.facts['capacity_per_s']['below']:.3g} requests/s by simulation"
     )
     measure_drift(campaign.machine, campaign.twin, campaign.rows)  # warms up; not kept
-    for spec in left:
-        run = _measured(campaign, spec)
+    while left:
+        spec = left[0]
+        if between is not None:
+            between()
+        run = _measured(campaign, spec, order=len(tries.made))
         campaign.folder.write(run)
-        done = len(wanted) - len([s for s in wanted if not campaign.folder.has(s)])
+        tries = Tries(campaign.folder, campaign.options)
+        left = tries.left()
         total = run.seen.requests["finish_ns"].max() - run.seen.requests["arrival_ns"].min()
+        before, after = (f"{100 * (each - 1):+.1f} %" for each in references_of(run.facts))
         note(
-            f"{done}/{len(wanted)} {spec.preset} at {_load(spec)}, repeat {spec.repeat}: "
-            f"{total / 1e9:.0f} s, reference steps {100 * (run.facts['drift']['total'] - 1):+.1f} %"
+            f"{len(tries.made)} done, {len(left)} left: {spec.preset} at {_load(spec)}, "
+            f"repeat {spec.repeat}, try {spec.attempt + 1}: {total / 1e9:.0f} s, "
+            f"reference steps {before} before, {after} after"
+            + (", disturbed" if tries.disturbed(run) else "")
         )
+        if monotonic() - began >= stop_after_s:
+            break
+    return len(left)
 
 
-def _measured(campaign: Campaign, spec: Spec) -> Measured:
+def _measured(campaign: Campaign, spec: Spec, *, order: int) -> Measured:
     drift = measure_drift(campaign.machine, campaign.twin, campaign.rows)
     played = play(
         campaign.machine,
@@ -178,7 +202,13 @@ def _measured(campaign: Campaign, spec: Spec) -> Measured:
         campaign.asked(spec),
         campaign.prompts(spec),
     )
-    facts = {"drift": asdict(drift), "created": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime())}
+    after = measure_drift(campaign.machine, campaign.twin, campaign.rows)
+    facts = {
+        "drift": asdict(drift),
+        "drift_after": asdict(after),
+        "order": order,
+        "created": strftime("%Y-%m-%dT%H:%M:%SZ", gmtime()),
+    }
     return Measured.of(spec, played, facts)
 
 

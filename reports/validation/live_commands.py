@@ -5,10 +5,12 @@ from __future__ import annotations
 import json as encoder
 import sys
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from controllers.core import require
 from reports.validation.live_load import LiveError, LiveOptions
 from traces.atomic import atomic_path
 from traces.console import FAILED, commit, emit_json, note, package_versions, progress
@@ -30,6 +32,7 @@ class LiveRequest:
     pages: int | None
     resume: bool
     rescale: bool
+    stop_after_s: float
     require_stable: bool
     json: bool
 
@@ -41,9 +44,16 @@ def validate_live(asked: LiveRequest) -> int:
     from reports.validation.live_document import document_of
     from reports.validation.live_profile import check_device
     from reports.validation.live_text import live_text
+    from reports.validation.live_turns import repriced, turns_of
     from traces.arrivals import read_arrivals
     from traces.profile import read_profile
 
+    require(
+        not (asked.rescale and asked.options.profile_passes),
+        "rescale and profile_passes exclude each other: reference steps are priced by --profile",
+        profile_passes=asked.options.profile_passes,
+    )
+    require(asked.stop_after_s > 0.0, "stop_after must be > 0 s", stop_after=asked.stop_after_s)
     profile = read_profile(asked.profile)
     check_device(profile)  # before a model is loaded for nothing
     arrivals = read_arrivals(_arrivals(asked.arrivals))
@@ -61,7 +71,19 @@ def validate_live(asked: LiveRequest) -> int:
             versions=versions,
             progress=update,
         )
-    measure(campaign, note)
+    turns = turns_of(campaign)
+    with turns if turns is not None else nullcontext():
+        between = None if turns is None else turns.take
+        left = measure(campaign, note, between=between, stop_after_s=asked.stop_after_s)
+        if left:
+            note(f"{left} runs left: go on with --resume")
+            if asked.json:
+                emit_json(
+                    "validate", seed=asked.options.seed, config=asked.options.to_json(), left=left
+                )
+            return 0
+        if turns is not None:
+            campaign = repriced(campaign, turns)
     document = {
         "command": "entropic validate --profile P --out DIR",
         "commit": state,

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
 
 from reports.validation.live_campaign import Campaign
 from reports.validation.live_curves import causes, drawn_distribution, trajectory_rows
+from reports.validation.live_disturbed import Tries
 from reports.validation.live_growth import growth_of, queue_series
-from reports.validation.live_load import specs
 from reports.validation.live_observed import Observed
 from reports.validation.live_profile import rescaled_law
 from reports.validation.live_rows import rows_of
@@ -28,13 +28,18 @@ def document_of(campaign: Campaign, *, rescale: bool) -> dict[str, Any]:
     With ``rescale`` the profile is multiplied by the median drift of the reference steps, which
     are steps of none of the runs.
     """
-    runs = [campaign.folder.read(spec) for spec in specs(campaign.options)]
+    tries = Tries(campaign.folder, campaign.options)
+    runs, aside = tries.counted(), tries.aside()
     drift = drift_of(runs)
     factor = float(drift["total"]["median"]) if rescale else None
     if factor is not None:
         campaign = rescaled(campaign, factor)
     groups = _groups(runs)
-    cells = [_cell(campaign, group) for group in groups if not group[0].spec.overloaded]
+    cells = [
+        _cell(campaign, group, _like(group[0], aside))
+        for group in groups
+        if not group[0].spec.overloaded
+    ]
     over = [group for group in groups if group[0].spec.overloaded]
     judged = [row["verdict"] for cell in cells for row in cell["rows"]]
     facts = campaign.facts
@@ -46,18 +51,21 @@ def document_of(campaign: Campaign, *, rescale: bool) -> dict[str, Any]:
         "profile": {
             "commit": campaign.profile.commit,
             "created": campaign.profile.created,
+            "source": campaign.profile.source,
             "fit_error": dict(campaign.profile.fit_error),
             "step_law": campaign.profile.law.to_json(),
         },
         "rescaled_by": factor,
         "drift": drift,
         "verdicts": {name: judged.count(name) for name in ("inside", "outside", "undecided")},
-        "parity": parity_of(runs),
+        "parity": parity_of(tries.made),
+        "set_aside": len(aside),
         "cells": cells,
         "growth": [_growth(campaign, group) for group in over],
         "runs": [
-            {"preset": r.spec.preset, "load": r.spec.load, "repeat": r.spec.repeat, **r.facts}
-            for r in runs
+            {**asdict(run.spec), "disturbed": tries.disturbed(run), **run.facts}
+            | {"counts": run.spec not in {each.spec for each in aside}}
+            for run in tries.made
         ],
     }
 
@@ -72,7 +80,8 @@ def drift_of(runs: Sequence[Measured]) -> dict[str, dict[str, float]]:
     """Return smallest, median and largest drift of the reference steps, by kind of step."""
     found = {}
     for kind in ("prefill", "decode", "total"):
-        values = np.array([run.facts["drift"][kind] for run in runs])
+        both = [run.facts[when][kind] for run in runs for when in ("drift", "drift_after")]
+        values = np.array(both)
         found[kind] = {
             "min": float(values.min()),
             "median": float(np.median(values)),
@@ -95,12 +104,26 @@ def _groups(runs: Sequence[Measured]) -> list[list[Measured]]:
     return [[r for r in runs if (r.spec.load, r.spec.preset) == key] for key in keys]
 
 
-def _cell(campaign: Campaign, runs: Sequence[Measured]) -> Cell:
-    """Return the comparison of one preset at one load; a closed batch is shown, not judged."""
+def _like(run: Measured, others: Sequence[Measured]) -> list[Measured]:
+    alike = (run.spec.preset, run.spec.load)
+    return [each for each in others if (each.spec.preset, each.spec.load) == alike]
+
+
+def _cell(campaign: Campaign, runs: Sequence[Measured], aside: Sequence[Measured]) -> Cell:
+    """Return the comparison of one preset at one load; a closed batch is shown, not judged.
+
+    ``aside`` are the runs set aside: their means stand beside, with the others and judged by none.
+    """
     spec = runs[0].spec
     seen = [run.seen for run in runs]
     simulated = campaign.simulated(spec)
     rows = [row.to_json() for row in rows_of(runs, simulated)]
+    if aside:
+        everything = rows_of([*runs, *aside], simulated)
+        rows = [
+            row | {"measured_with_set_aside": each.measured}
+            for row, each in zip(rows, everything, strict=True)
+        ]
     if spec.closed:
         rows = [row | {"verdict": "not judged"} for row in rows]
     curves = trajectory_rows(seen, simulated)
@@ -109,6 +132,7 @@ def _cell(campaign: Campaign, runs: Sequence[Measured]) -> Cell:
         "preset": spec.preset,
         "load": spec.load,
         "repeats": len(runs),
+        "set_aside": len(aside),
         "requests": len(simulated.requests["request_id"]),
         "rows": rows,
         "trajectories": curves,

@@ -42,6 +42,8 @@ class LiveOptions:
     temperature: float = 0.8
     target_nats: float = 1.0
     sparse_from: int = 512  # tokens of context from which coverage may fall below 1
+    profile_passes: int = 0  # over the profile's grid, timed between the runs; 0: P's law is used
+    redo_beyond: float = 0.25  # of the median reference step: a run beyond is played again
 
     def __post_init__(self) -> None:
         for name in ("requests", "overload_requests", "repeats", "overload_repeats"):
@@ -51,6 +53,13 @@ class LiveOptions:
         require(len(self.loads) >= 1, "loads must not be empty", loads=self.loads)
         require(len(self.presets) >= 1, "presets must not be empty", presets=self.presets)
         require(self.seed >= 0, "seed must be >= 0", seed=self.seed)
+        passes, beyond = self.profile_passes, self.redo_beyond
+        require(passes >= 0, "profile_passes must be >= 0", profile_passes=passes)
+        require(
+            math.isfinite(beyond) and beyond > 0.0,
+            "redo_beyond must be finite and > 0",
+            redo_beyond=beyond,
+        )
         require(self.sparse_from >= 1, "sparse_from must be >= 1", sparse_from=self.sparse_from)
         for load in self.loads:
             require(math.isfinite(load) and load > 0.0, "loads must be finite and > 0", load=load)
@@ -78,16 +87,18 @@ class LiveOptions:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Spec:
-    """One run: which preset serves which load, for the how-manieth time."""
+    """One run: which preset serves which load, for the how-manieth time, at which try."""
 
     preset: str
     load: float
     repeat: int
+    attempt: int = 0  # of a run that was disturbed: played again
 
     @property
     def name(self) -> str:
         """A name for its file."""
-        return f"{self.preset}-{self.load:g}-{self.repeat}"
+        again = f"-again{self.attempt}" if self.attempt else ""
+        return f"{self.preset}-{self.load:g}-{self.repeat}{again}"
 
     @property
     def closed(self) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -90,7 +90,7 @@ class Folder:
     def write(self, run: Measured) -> None:
         """Store a finished run."""
         spec = run.spec
-        header = {"preset": spec.preset, "load": spec.load, "repeat": spec.repeat, **run.facts}
+        header = {**asdict(spec), **run.facts}
         arrays: dict[str, Any] = {"header": np.array(json.dumps(header))}
         arrays["client_ttft_s"] = run.client_ttft_s
         for part in PARTS:

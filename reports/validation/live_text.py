@@ -23,6 +23,7 @@ def live_text(document: Document) -> str:
     ]
     for cell in document["cells"]:
         lines += [_line(cell, row) for row in cell["rows"] if row["stat"] in STATS]
+    lines += _aside(document)
     lines += ["", _head()]
     for cell in document["cells"]:
         lines += [_trajectory(cell, row) for row in cell["trajectories"]]
@@ -45,6 +46,29 @@ def _line(cell: Mapping[str, Any], row: Mapping[str, Any]) -> str:
         f"{_number(row['measured']):>11}{_number(row['half']):>10}{_number(row['simulated']):>11}"
         f"{_percent(row['diff_pct']):>9}  {row['verdict']}"
     )
+
+
+def _aside(document: Document) -> list[str]:
+    """Say how many repeats count, how many were set aside, and what the means were with them."""
+    lines = []
+    for cell in document["cells"]:
+        where = f"{cell['preset']} at {shown_load(cell['load'])}"
+        lines.append(f"{where}: {cell['repeats']} repeats, {cell['set_aside']} runs set aside")
+        if cell["set_aside"]:
+            means = ", ".join(
+                f"{row['metric']} {_number(row['measured_with_set_aside'])} "
+                f"(without {_number(row['measured'])})"
+                for row in cell["rows"]
+                if row["stat"] == "mean" and row["metric"] in ("ttft_s", "tpot_s", "e2e_s")
+            )
+            lines.append(f"{where}, means with what was set aside: {means}")
+    kept = [run for run in document["runs"] if run["counts"] and run["disturbed"]]
+    lines += [
+        f"{run['preset']} at {shown_load(run['load'])}, repeat {run['repeat']}: disturbed at every "
+        "try, the last one counts"
+        for run in kept
+    ]
+    return lines
 
 
 def _head() -> str:

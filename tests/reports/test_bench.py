@@ -45,6 +45,12 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _no_settling(monkeypatch) -> None:
+    for one in (decode, sparse):
+        monkeypatch.setattr(one, "SETTLE_S", 0.0)
+
+
 @pytest.fixture(scope="module")
 def tiny() -> LoadedModel:
     return tiny_model()

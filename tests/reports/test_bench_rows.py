@@ -7,6 +7,7 @@ from functools import partial
 
 import pytest
 
+from reports.bench import clock
 from reports.bench.clock import Copy, interleave
 from reports.bench.fit import crossover, fit_line
 from reports.bench.memory import Sizes, needed_bytes, require_fits
@@ -103,6 +104,21 @@ def test_cases_take_turns_and_the_first_turn_is_dropped():
     seconds = interleave({name: partial(case, name) for name in "ab"}, repeats=3)
     assert "".join(order) == "abbaabba"
     assert seconds == {"a": (3.0, 4.0, 7.0), "b": (2.0, 5.0, 6.0)}
+
+
+def test_every_turn_of_every_case_begins_with_untimed_calls_until_it_has_settled(monkeypatch):
+    now, order = [0.0], []
+
+    def case(name: str, took: float) -> float:
+        order.append(name)
+        now[0] += took
+        return float(len(order))
+
+    monkeypatch.setattr(clock.time, "perf_counter", lambda: now[0])
+    cases = {"a": partial(case, "a", 2.0), "b": partial(case, "b", 9.0)}
+    seconds = interleave(cases, repeats=3, settle_s=3.0)
+    assert "".join(order) == "aaabb" + "bbaaa" + "aaabb" + "bbaaa"
+    assert seconds == {"a": (10.0, 13.0, 20.0), "b": (7.0, 15.0, 17.0)}
 
 
 def test_copies_count_what_is_read_and_what_is_written():

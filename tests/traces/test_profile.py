@@ -8,8 +8,9 @@ from dataclasses import asdict, replace
 
 import pytest
 
+from controllers.presets import get_preset
 from controllers.steplaw import StepLaw
-from traces.profile import ADDED, Profile, ProfileError, read_profile, write_profile
+from traces.profile import ADDED, OPTIONAL, Profile, ProfileError, read_profile, write_profile
 
 LAW = StepLaw(
     base_s=6e-3,
@@ -59,6 +60,22 @@ def test_a_profile_of_version_1_still_reads(tmp_path, profile):
         read_profile(path)
 
 
+def test_a_profile_without_a_sparse_threshold_leaves_presets_alone(tmp_path, profile):
+    path = tmp_path / "profile.json"
+    write_profile(path, profile)
+    assert "sparse_from_tokens" not in path.read_text()  # files made before have none
+    assert read_profile(path).served(get_preset("full")) == get_preset("full")
+
+
+def test_a_device_raises_a_presets_sparse_threshold_and_never_lowers_it(tmp_path, profile):
+    path, full = tmp_path / "profile.json", get_preset("full")
+    late, early = (replace(profile, sparse_from_tokens=tokens) for tokens in (2033, 16))
+    write_profile(path, late)
+    assert read_profile(path) == late
+    assert late.served(full) == replace(full, sparse_min_context=2033)
+    assert early.served(full) == full
+
+
 def test_values_outside_the_fitted_range_are_listed(profile):
     assert profile.outside(n_decode=16, kv_tokens_read=100) == {}
     assert profile.outside(n_decode=17, other=1) == {"n_decode": (1.0, 16.0)}
@@ -88,6 +105,10 @@ def test_values_outside_the_fitted_range_are_listed(profile):
             {"kv_bytes_per_token": 1.5},
             "kv_bytes_per_token: must be null or an integer >= 1; got 1.5",
         ),
+        (
+            {"sparse_from_tokens": 0},
+            "sparse_from_tokens: must be null or an integer >= 1; got 0",
+        ),
     ],
 )
 def test_a_wrong_field_is_named(tmp_path, profile, changes, message):
@@ -106,7 +127,7 @@ def test_a_missing_field_and_a_missing_file_are_named(tmp_path, profile):
         read_profile(path)
     write_profile(path, profile)
     document = json.loads(path.read_text())
-    for name in asdict(profile):
+    for name in asdict(profile).keys() - set(OPTIONAL):
         path.write_text(json.dumps({k: v for k, v in document.items() if k != name}))
         with pytest.raises(ProfileError, match=f"{name}: is missing"):
             read_profile(path)

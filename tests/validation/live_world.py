@@ -28,6 +28,7 @@ OPTIONS = LiveOptions(
     overload_prompt_tokens=(20, 40),
     max_tokens=6,
     sparse_from=64,
+    redo_beyond=1e6,  # a busy machine is no reason to play again
 )
 LIMITS = {
     "max_context": 512,
