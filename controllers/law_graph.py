@@ -7,7 +7,7 @@ graph and is called as it is.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
@@ -139,6 +139,31 @@ def traced(law: Law, kind: type[TokenSignal] | type[LoadSignal] = TokenSignal) -
     if moved or any(node.is_bool for node in outcomes):
         return None  # leaves that change places would overwrite each other
     return Traced(nodes=graph.nodes, state=found, command=command.place)
+
+
+def together(first: Traced, second: Traced, renamed: Mapping[str, str]) -> Traced | None:
+    """Return two laws as one, which counts a value that both compute once.
+
+    Leaves of the state are those of ``first``, those of ``second``, and then the command of
+    ``second``; fields that ``second`` reads have the names ``renamed`` gives them. None where that
+    command is a leaf as it was, which would be written over before it is copied.
+    """
+    if isinstance(second.nodes[second.command].leaf, int):
+        return None
+    graph, found, states = Graph(), [], 0
+    for law, names in ((first, {}), (second, renamed)):
+        places: list[int] = []
+        for node in law.nodes:
+            leaf = node.leaf + states if isinstance(node.leaf, int) else node.leaf
+            inputs = tuple(places[i] for i in node.inputs)
+            leaf = names.get(leaf, leaf) if isinstance(leaf, str) else leaf
+            places.append(graph.add(node._replace(leaf=leaf, inputs=inputs)).place)
+        found.append(places)
+        states += len(law.state)
+    mine, theirs = found
+    command = theirs[second.command]
+    state = (*(mine[i] for i in first.state), *(theirs[i] for i in second.state), command)
+    return Traced(nodes=graph.nodes, state=state, command=mine[first.command])
 
 
 def leaves(state: State) -> list[Any]:

@@ -7,7 +7,7 @@ once, and nothing is computed that nobody reads.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -15,12 +15,15 @@ import numpy as np
 
 from controllers.law_graph import F32, Traced
 
+Operation = Callable[..., Any]
+Call = Callable[[], Any]
+
 
 class Step(NamedTuple):
     """One operation left to do at every token, on earlier values."""
 
     place: int  # of its outcome among the graph's values
-    operation: Callable[..., Any]
+    operation: Operation
     inputs: tuple[int, ...]
 
 
@@ -111,16 +114,20 @@ class Program:
         lanes: int,
         seldom: frozenset[str] = frozenset(),
         finite: frozenset[str] = frozenset(),
+        beside: Sequence[str] = (),
     ) -> None:
         """Prepare for ``lanes``; ``fixed`` are the fields of the signal that never change.
 
         Fields that ``seldom`` do count from the next ``prepare`` on; those named ``finite`` hold
-        neither NaN nor infinities, which is then not looked for.
+        neither NaN nor infinities, which is then not looked for. The fields ``beside`` lie next to
+        the state in ``memory``, whether the law reads them or not, to be filled in one go.
         """
         self._plan = plan = Plan(graph, fixed, seldom, finite)
         self._lanes = lanes
-        self.state = [np.zeros(lanes, F32) for _ in graph.state]
+        self.memory = np.zeros((len(graph.state) + len(beside), lanes), F32)
+        self.state = list(self.memory[: len(graph.state)])
         self.inputs: dict[str, np.ndarray] = {}  # to be filled before each ``step``, [lanes]
+        home = dict(zip(beside, self.memory[len(graph.state) :], strict=True))
         self._buffers: dict[int, np.ndarray] = {}  # of each value, [lanes]; in turn of several
         for place, node in enumerate(plan.nodes):
             if isinstance(node.leaf, int):
@@ -129,11 +136,13 @@ class Program:
                 # Constants too: numpy takes a third longer where an operand has no axis.
                 self._buffers[place] = np.broadcast_to(plan.known[place], lanes).copy()
             elif place in plan.last_use and node.leaf is not None:
-                self._buffers[place] = self.inputs[node.leaf] = np.zeros(lanes, F32)
+                self._buffers[place] = self.inputs[node.leaf] = home.get(
+                    node.leaf, np.zeros(lanes, F32)
+                )
         self._allocate()
-        self._bound: dict[int, tuple[list[partial[Any]], list[partial[Any]], np.ndarray]] = {}
-        self._first: list[partial[Any]] = []
-        self._calls: list[partial[Any]] = []
+        self._bound: dict[int, tuple[list[Call], list[Call], np.ndarray]] = {}
+        self._first: list[Call] = []
+        self._calls: list[Call] = []
         self.command = np.zeros(0, F32)
 
     def bind(self, lanes: int, *, again: bool = False) -> None:
@@ -153,10 +162,11 @@ class Program:
         for call in self._calls:
             call()
 
-    def _views(self, lanes: int) -> tuple[list[partial[Any]], list[partial[Any]], np.ndarray]:
+    def _views(self, lanes: int) -> tuple[list[Call], list[Call], np.ndarray]:
         """Return the calls of ``prepare`` and ``step`` on the first ``lanes``, and the command."""
         plan = self._plan
-        views = {id(buffer): buffer[:lanes] for buffer in self._buffers.values()}
+        buffers = (*self.state, *self._buffers.values())
+        views = {id(buffer): buffer[:lanes] for buffer in buffers}
         at = {place: views[id(buffer)] for place, buffer in self._buffers.items()}
         first = [call for step in plan.prepared for call in _calls(step, at)]
         calls = [call for step in plan.steps for call in _calls(step, at)]
@@ -200,19 +210,27 @@ class Program:
         for leaf, place in enumerate(plan.state):
             if place != step.place:
                 continue
-            old = next(i for i, node in enumerate(plan.nodes) if node.leaf == leaf)
+            old = next((i for i, node in enumerate(plan.nodes) if node.leaf == leaf), -1)
             chosen = step.operation is np.where and step.inputs[1] == old
             if plan.last_use.get(old, -1) <= k and not chosen:
                 return self.state[leaf]
         return None
 
 
-def _calls(step: Step, at: Mapping[int, np.ndarray]) -> list[partial[Any]]:
+def _into(operation: Operation, one: np.ndarray, other: np.ndarray, out: np.ndarray) -> Call:
+    # A closure, for ``partial`` takes a quarter longer where it passes something by name.
+    def call() -> None:
+        operation(one, other, out=out)
+
+    return call
+
+
+def _calls(step: Step, at: Mapping[int, np.ndarray]) -> list[Call]:
     """Return the numpy calls of one operation, on the arrays of each value."""
     values, out = [at[i] for i in step.inputs], at[step.place]
     if step.operation is not np.where:
         if step.operation in (np.minimum, np.maximum):  # which take no output by its place
-            return [partial(step.operation, *values, out=out)]
+            return [_into(step.operation, values[0], values[1], out)]
         return [partial(step.operation, *values, out)]
     chosen = partial(np.putmask, out, values[0], values[1])
     return [chosen] if out is values[2] else [partial(np.copyto, out, values[2]), chosen]

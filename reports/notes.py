@@ -6,7 +6,7 @@ from controllers.presets import get_preset
 from reports.statistics import Interval
 from reports.studies.ablation import REFERENCE, Ablation
 from reports.studies.matched import Matched
-from simulator.caveats import IDEAL_KERNEL, shift_line
+from simulator.caveats import shift_line, sparse_line
 
 INTERVALS = (
     "times: over arrival seeds; per-token metrics (KV, tau, T, H, NLL, clip): bootstrap over "
@@ -45,7 +45,8 @@ def footer(ablation: Ablation) -> list[str]:
         f"Output lengths are exogenous: the recording's, whatever T; {models}; "
         f"{cut} recordings ended at the recorder's limit, {reused} requests reuse one; {outside} "
         f"steps of {REFERENCE}{beyond} lie outside what the step law was fitted on.",
-        f"{_sentence(IDEAL_KERNEL)}. Decode KV counts the page score's own bytes.",
+        f"{_sentence(sparse_line(scenario))}. {_device_reads(ablation)}Decode KV counts the page "
+        "score's own bytes.",
         f"{_sentence(shift_line(scenario))}.",
         "NLL is that of dense attention: what pruning does to it is not simulated (KL: entropic "
         "trace info).",
@@ -53,6 +54,18 @@ def footer(ablation: Ablation) -> list[str]:
         "default kappa lets aging dominate, so its order is close to arrival order. Requests that "
         f"overtook an earlier one, per run: {_overtakes(ablation)}.",
     ]
+
+
+def _device_reads(ablation: Ablation) -> str:
+    """Say which requests the device's own threshold leaves dense; empty without one."""
+    trace, least = ablation.scenario.trace, ablation.scenario.profile.sparse_from_tokens
+    if least is None:
+        return ""
+    reach = sum(r.prompt_tokens + r.output_tokens >= least for r in trace.requests)
+    return (
+        f"On this device rows under {least:,} tokens are read densely; {reach} of "
+        f"{len(trace.requests)} recorded requests reach that. "
+    )
 
 
 def matched_verdict(ablation: Ablation) -> str:

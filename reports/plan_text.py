@@ -13,6 +13,10 @@ from simulator.plan_edge import load_of_knee
 from simulator.plan_figures import Spread
 from traces.text import number, table
 
+COLDER = (
+    "NLL of text drawn at other temperatures: colder text is likelier, which makes it no better; "
+    "a lower NLL here is no gain in quality"
+)
 DIFFERENCES = {  # figure: heading, in per cent of the reference or in its own unit
     "ttft_s.p99": ("TTFT p99, %", True),
     "tpot_s.p95": ("TPOT p95, %", True),
@@ -138,6 +142,8 @@ def _quality(plan: Plan, quotes: Mapping[str, Quoted | None]) -> str:
             ]
         )
     lines = [f"{name}: {one.line(planned)}" for name, one in quotes.items() if one is not None]
+    if len({row[1] for row in rows}) > 1:
+        lines.append(COLDER)
     return "Quality at that size\n" + table(header, rows) + "".join(f"{line}\n" for line in lines)
 
 

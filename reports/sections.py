@@ -28,7 +28,7 @@ from reports.tables import (
 )
 from reports.validation.live_section import live, live_growth, live_trajectories
 from reports.validation.section import golden, golden_sensitivity
-from simulator.caveats import IDEAL_KERNEL
+from simulator.caveats import sparse_line
 
 
 def live_replies(found: Evidence) -> Part | None:
@@ -78,9 +78,10 @@ def ablation_forest(found: Evidence) -> Part:
         caption=(
             "First three panels: each preset's difference to baseline on the same arrivals and "
             "requests. Time moves only where fewer KV bytes are read or where requests queue; "
-            f"{IDEAL_KERNEL}. Temperature moves no time, because output lengths are the "
-            "recording's. Last panel: mean NLL against the one fixed temperature that has the "
-            f"preset's mean entropy on the same tokens. {matched_verdict(found.ablation)} "
+            f"{sparse_line(found.ablation.scenario)}. Temperature moves no time, because output "
+            "lengths are the recording's. Last panel: mean NLL against the one fixed temperature "
+            "that has the preset's mean entropy on the same tokens. "
+            f"{matched_verdict(found.ablation)} "
             "Attention and scheduling carry baseline's value: users ask for several temperatures, "
             "and those already differ from one constant. Not shown: what a changed temperature "
             "would do to lengths, what pruning does to NLL, and whether likelier text is better."
@@ -176,9 +177,10 @@ def load(found: Evidence) -> Part | None:
             "arrival seeds",
         ),
         caption=(
-            "The same requests arriving faster. Reading fewer pages shortens steps, and near "
-            f"capacity shorter steps shorten queues; {IDEAL_KERNEL}. Capacity is that of a full "
-            "dense batch; the step law is a fit to one machine, so another device moves all lines."
+            "The same requests arriving faster. Where reading fewer pages saves more than choosing "
+            "them costs, steps are shorter, and near capacity queues too; "
+            f"{sparse_line(sweep.scenario)}. Capacity is that of a full dense batch; the step law "
+            "is a fit to one machine, so another device moves all lines."
         ),
     )
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from traces.text import number, table
 if TYPE_CHECKING:
     from controllers.preset import Preset
     from controllers.serving.decisions import DecisionRow
+    from controllers.serving.metrics import Metric
     from simulator.cluster_modes import Witnesses
     from simulator.decisions import Kept
     from simulator.scenario import Run, Scenario
@@ -103,6 +104,7 @@ def simulate(
     from controllers.core import require
     from controllers.presets import get_preset
     from simulator.decisions import kept_by
+    from simulator.run_groups import groups_of
 
     chosen = get_preset(preset)
     require(seed >= 0, "seed must be >= 0", seed=seed)
@@ -152,9 +154,12 @@ def simulate(
         metrics: dict[str, Any] = dict(done.metrics)
         if others:
             config["seeds"], metrics = seeds, _over_seeds([done, *others])
-        emit_json("simulate", seed=seed, config=config, metrics=metrics, caveats=notes)
+        said: dict[str, Any] = {"metrics": metrics, "caveats": notes}
+        said |= {} if others else {"groups": groups_of(scenario, done)}  # of one seed alone
+        emit_json("simulate", seed=seed, config=config, **said)
         return
     sys.stdout.write(report(scenario, done))
+    sys.stdout.write(_tenants_table(groups_of(scenario, done).get("tenant", {})))
     if others:
         sys.stdout.write("\n" + _seeds_table([done, *others]))
 
@@ -248,6 +253,25 @@ def _write(
         logs = {done.preset: rows} if rows else None
         write_simulation_page(html, simulation_evidence(scenario, [done], decisions=logs))
         note(f"wrote {html}")
+
+
+def _tenants_table(tenants: Mapping[str, Mapping[str, Metric]]) -> str:
+    """Return what each tenant got, a row each; nothing where there is one tenant alone."""
+    if len(tenants) < 2:
+        return ""
+    rows = []
+    for name, found in tenants.items():
+        cells = [found["completed"], found["tokens"]]
+        for latency in ("ttft_s", "tpot_s", "e2e_s"):
+            one = found[latency]
+            cells += [one[at] if isinstance(one, dict) else None for at in ("mean", "p99")]
+        cells.append(found["nll_nats_per_token"])
+        rows.append([name, *(number(None if isinstance(c, dict) else c) for c in cells)])
+    header = (
+        "tenant", "completed", "tokens", "TTFT, s", "p99", "TPOT, s", "p99", "e2e, s", "p99",
+        "NLL, nat/token",
+    )  # fmt: skip
+    return "\n" + table(header, rows)
 
 
 def _over_seeds(runs: Sequence[Run]) -> dict[str, Any]:

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 
 from controllers.presets import get_preset
 from controllers.serving.decisions import DecisionRow
-from controllers.serving.metrics import Metric, summarise_groups
 from reports.provenance import scenario_provenance
 from reports.simulation_parts import Shown, SimulationEvidence, colours
 from simulator.caveats import caveat_lines
+from simulator.run_groups import groups_of
 from simulator.scenario import Run, Scenario
 from simulator.verdict import Run as Watched
 from simulator.verdict import stability
@@ -56,34 +56,13 @@ def _shown(
         ledger=result.ledger,
         metrics=result.metrics,
         colour=colour[run.preset],
-        groups=_groups(scenario, run),
+        groups=groups_of(scenario, run),
         verdicts=_verdicts(scenario, run),
         caveats=tuple(caveat_lines(scenario, run)),
         pages=scenario.replicas * scenario.limits.n_pages if alike else None,
         decisions=tuple(logs.get(run.preset, ())),
         mode=f"{result.mode} ({result.mode_reason})" if result.mode_reason else result.mode,
     )
-
-
-def _groups(scenario: Scenario, run: Run) -> dict[str, dict[str, dict[str, Metric]]]:
-    """Return metrics by class, and by tenant where tenants are not the classes."""
-    requests = [arrival.request for arrival in scenario.workload(run.seed).arrivals]
-    kinds = {
-        "class": {request.request_id: request.task_class for request in requests},
-        "tenant": {request.request_id: request.client for request in requests},
-    }
-    if kinds["tenant"] == kinds["class"]:
-        del kinds["tenant"]
-    return {
-        kind: summarise_groups(
-            run.result.ledger,
-            group_of,
-            step_law=scenario.profile.law,
-            ttft_slo_s=scenario.ttft_slo_s,
-            tpot_slo_s=scenario.tpot_slo_s,
-        )
-        for kind, group_of in kinds.items()
-    }
 
 
 def _verdicts(scenario: Scenario, run: Run) -> dict[str, str]:

@@ -33,7 +33,11 @@ class LaneCoverage:
 
     def __init__(self, model: TraceModel, residual: Residual, preset: Preset) -> None:
         self._shares, (self._levels, self._sigmas) = model.shares, residual.line()
-        self._wide = model.shares.shares.shape[1]
+        self._entries = model.shares.shares.reshape(-1)
+        self._following = self._entries[1:]
+        depths, coverages = model.shares.depths, model.shares.coverages
+        self._bottom, self._top = np.array(coverages[0]), np.array(coverages[-1])
+        self._inner, self._lows, self._spans = depths[1:-1], depths[:-1], depths[1:] - depths[:-1]
         self._highest = float(model.shares.coverages[-1]) + 1e-6
         self._full = bool((model.shares.shares >= 1.0).any())  # a sparse row may keep every page
         self._min_context, self._every = preset.sparse_min_context, preset.probe_every
@@ -58,28 +62,34 @@ class LaneCoverage:
         self._first, self._minimum = first, minimum
         self._floored = bool(minimum.any())
         self._pending = bool((first > position).any())  # somebody is too short as yet
-        # Who is due for a probe in each of the steps to come, which repeat; None: nobody is.
-        self._due: list[np.ndarray | None] = [None]
+        # In which of the next ``every`` steps, which repeat, each lane is due for a probe.
+        self._due, self._turns = position, frozenset[int]()
         if self._every > 0:
-            phase = (position + ids) % self._every
-            spared = (phase + np.arange(self._every)[:, None]) % self._every != 0
-            alone = spared.all(axis=1).tolist()
-            self._due = [None if none else row for none, row in zip(alone, spared, strict=True)]
+            self._due = -(position + ids) % self._every
+            self._turns = frozenset(self._due.tolist())
         self._turn = 0
+        self._everybody = np.ones(len(ids), bool)
+        self._said = b""  # the commands that ``held`` came from; none as yet
         self.held, self._placed = held, False
 
     def hold(self, commands: np.ndarray) -> None:
         """Put the law's float32 ``commands`` in force from the next row on."""
-        held = commands.astype(np.float64)
-        if self._floored:
-            np.maximum(held, self._minimum, out=held)
-        if held.tobytes() != self.held.tobytes():
-            self.held, self._placed = held, False
+        said = commands.tobytes()
+        if said != self._said:
+            self._said, self._placed = said, False
+            self.held = commands.astype(np.float64)
+            if self._floored:
+                np.maximum(self.held, self._minimum, out=self.held)
 
-    def read(self, rows: np.ndarray, normals: np.ndarray, position: np.ndarray) -> Kept | None:
-        """Return what the rows of tokens ``position`` keep; None where every one is dense."""
-        spared = self._due[self._turn]
-        self._turn = (self._turn + 1) % len(self._due)
+    def read(self, entries: np.ndarray, normals: np.ndarray, position: np.ndarray) -> Kept | None:
+        """Return what the rows of tokens ``position`` keep; None where every one is dense.
+
+        ``entries`` int ``[B]`` says where the recorded shares of each row begin.
+        """
+        spared = self._due != self._turn if self._turn in self._turns else None
+        self._turn += 1
+        if self._turn >= self._every:
+            self._turn = 0
         if not self._placed:
             self._place()
         if not self._any:
@@ -89,15 +99,20 @@ class LaneCoverage:
             sparse = sparse & (position >= self._first)
         if spared is not None:
             sparse = sparse & spared
-        n_sparse = np.count_nonzero(sparse)
-        if not n_sparse:
-            return None
-        every = n_sparse == len(sparse)
+        every = sparse is self._everybody
+        if not every:
+            n_sparse = np.count_nonzero(sparse)
+            if not n_sparse:
+                return None
+            every = n_sparse == len(sparse)
         if self._beyond:
             self._shares.require_recorded(self.held[sparse])
-        index = rows * self._wide
-        index += self._index
-        share = self._shares.read(index, self._part)
+        index = entries + self._index
+        low = self._entries.take(index)
+        share = self._following.take(index)
+        share -= low
+        share *= self._part
+        share += low
         factor = normals * self._sigma
         np.minimum(np.maximum(factor, LOW, out=factor), HIGH, out=factor)
         if self._full:
@@ -111,10 +126,22 @@ class LaneCoverage:
 
     def _place(self) -> None:
         held = self.held
-        self._inside = (held > 0.0) & (held < HIGH)
-        self._any = bool(np.count_nonzero(self._inside))
-        beyond = held.item(held.argmax()) > self._highest  # dense lanes among them
+        highest = held.item(held.argmax())  # NaN where there is one
+        if highest < 1.0 and held.item(held.argmin()) > 0.0:
+            self._inside, self._any = self._everybody, True
+        else:
+            self._inside = (held > 0.0) & (held < HIGH)
+            self._any = bool(np.count_nonzero(self._inside))
+        beyond = highest > self._highest  # dense lanes among them
         self._beyond = beyond and bool((self._inside & (held > self._highest)).any())
-        self._index, self._part = self._shares.place(held)
+        # As ``ShareTable.place``, with what never changes at hand.
+        part = np.minimum(np.maximum(held, self._bottom), self._top)
+        np.negative(part, out=part)
+        np.log1p(part, out=part)
+        np.negative(part, out=part)
+        self._index = left = self._inner.searchsorted(part, "right")
+        part -= self._lows.take(left)
+        part /= self._spans.take(left)
+        self._part = part
         self._sigma = np.interp(held, self._levels, self._sigmas)
         self._placed = True

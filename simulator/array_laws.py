@@ -10,16 +10,27 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from controllers.core import TokenSignal
 from controllers.coverage import FixedCoverage
-from controllers.law_steps import LawSteps
 from controllers.preset import Preset
-from controllers.serving.lane_table import LaneTable
-from controllers.serving.lanes import LaneBank
 from simulator.array_coverage import Kept, LaneCoverage
+from simulator.array_laws_ahead import Ahead, Recorded
+from simulator.array_laws_lanes import law_lanes
 from simulator.array_life import Life
-from simulator.array_slots import Slots, unwritten
-from simulator.array_timeline import KV, READ, SCORED
+from simulator.array_slots import (
+    COMMAND,
+    COVERAGE,
+    FIRST,
+    H_APPLIED,
+    H_CAL,
+    HELD,
+    MINIMUM,
+    NUMBER,
+    POSITION,
+    SURPRISAL,
+    Slots,
+    unwritten,
+)
+from simulator.array_timeline import DENSE, KV, READ, SCORED
 from simulator.model import TraceModel
 from simulator.recordings import Recordings
 from simulator.residual import Residual, response
@@ -27,6 +38,7 @@ from simulator.scan import Trajectory
 from simulator.scan_lanes import F32, applied
 
 Found = tuple[np.ndarray, np.ndarray, np.ndarray]
+STEPS = 16  # gathered at once
 
 
 class CalledLaws:
@@ -47,26 +59,28 @@ class CalledLaws:
     ) -> None:
         """Serve requests whose recorded rows ``recordings`` holds."""
         self._model, self._recordings = model, recordings
-        temperature, coverage = applied(preset.temperature), applied(preset.coverage)
+        coverage = applied(preset.coverage)
         self._dense = isinstance(coverage, FixedCoverage) and coverage.coverage >= 1.0
-        self._table = LaneTable(temperature, np.zeros(1, F32))
-        self._steps = LawSteps(temperature)
-        self._bank = LaneBank(coverage)
+        self._recorded = Recorded(model, max_context=max_context, dense=self._dense)
+        recorded = np.isfinite(model.h_cal).all() and np.isfinite(model.v_cal).all()
+        finite = frozenset({"h_cal"} if recorded else ())  # pruning moves it by no more than it is
+        self._laws = law_lanes(applied(preset.temperature), coverage, finite)
         self._coverage = LaneCoverage(model, residual, preset)
-        self._slots = Slots(max_context + 1)
-        units = -(-np.arange(max_context + 1) // model.page_tokens)
-        # KV tokens and page units that a dense row reads, by length of context.
-        self._reads = np.stack([np.arange(max_context + 1), units * model.layers * model.kv_heads])
-        self._reads = self._reads.astype(np.float64)
-        self._ones = np.ones(max_context + 1)
-        self._none = np.zeros(max_context + 1)
+        self._slots = Slots(max_context + 2)
+        self._ones, self._none = np.ones(max_context + 1), np.zeros(max_context + 1)
         self._made: dict[int, tuple[np.ndarray, Trajectory, int]] = {}  # and tokens settled
         self._slot_of: dict[int, int] = {}
         # The lanes of the step, ``[B]``.
         self._ids: list[int] = []
         self._lanes = np.zeros(0, np.intp)  # their slots
-        self._signal = TokenSignal(*(np.zeros(0, F32) for _ in TokenSignal._fields))
-        self._ahead: Found | None = None  # what the next step measures at its x_in
+        self._ahead = Ahead(self._recorded, self._slots, self._lanes, STEPS)
+        self._step = 0  # of those looked ahead to
+        self._surprisal = np.zeros(0, F32)
+        self._greedy: np.ndarray | None = None  # None: nobody is
+        self._asked = np.zeros(0)  # ln T of this step and of the next, [2 * B]
+        self._next: Found | None = None  # what the next step measures at its x_in
+        rows = np.zeros((SCORED + 1, 0))  # KV tokens, units read, 0, units scored
+        self._read_rows = rows, rows[:DENSE], rows[SCORED]
         self._kept_tokens = np.zeros(0)
 
     @property
@@ -83,6 +97,7 @@ class CalledLaws:
         """Fill the trajectory in up to token ``stop``, which the laws have passed."""
         matrix, trajectory, start = self._made[request_id]
         if stop > start:
+            self._ahead.write(self._step)
             matrix[:, start:stop] = self._slots.said(self._slot_of[request_id], start, stop)
             self._made[request_id] = matrix, trajectory, stop
 
@@ -92,17 +107,15 @@ class CalledLaws:
         slot = self._slot_of.get(request_id)
         if slot is not None:
             self._put_back()
-            self._table.disable(request_id)
-            self._slots.enabled[slot] = 0.0
-            self._slots.first[slot] = self._coverage.first_sparse(0, enabled=False)
+            self._laws.disable(request_id)
+            self._slots.whole[FIRST, slot] = self._coverage.first_sparse(0, enabled=False)
         return self.of(request_id)
 
     def forget(self, request_id: int) -> None:
         """Drop a request that is over; one that is not known is left alone."""
         if self._slot_of.pop(request_id, None) is not None:
             self._put_back()
-            self._table.release(request_id)
-            self._bank.release(request_id)
+            self._laws.release(request_id)
         self._made.pop(request_id, None)
         self._recordings.forget(request_id)
 
@@ -119,110 +132,93 @@ class CalledLaws:
             ids += [life.request_id for life in entering]
         if ids != self._ids:
             self._take_up(ids, entering)
+        elif self._step == STEPS and ids:
+            self._look_on()
         if not ids:
             self._kept_tokens = self._none[:0]
             return
-        slots, coverage, position = self._slots, self._coverage, self._position
-        at, rows = self._at, self._rows
-        kept = None if self._dense else coverage.read(rows, slots.normals.take(at), position)
-        factor = None if kept is None else kept.factor
-        signals = self._measure(rows, factor)
-        commands = self._steps.step(signals)
-        h_applied, surprisal = self._outcome(rows, commands, factor, signals)
-        slots.say(
-            at,
-            commands,
-            signals.h_cal,
-            None if kept is None else kept.coverage,
-            h_applied,
-            surprisal,
-        )
+        ahead, step, coverage = self._ahead, self._step, self._coverage
+        kept = None
+        if not self._dense:
+            kept = coverage.read(ahead.entries[step], ahead.normals[step], ahead.position[step])
+        said = ahead.said[:, step]
+        self._call(kept, said)
+        self._outcome(kept, said)
+        said[COVERAGE] = 1.0 if kept is None else kept.coverage
         self._read(kept, len(joined), entering, cells)
         if not self._dense:
-            seen = TokenSignal(*signals[:8], self._enabled, signals.position)
-            coverage.hold(self._bank.update(ids, seen))
-        self._surprisal, self._rows = surprisal, self._both_rows[len(ids) :].copy()
-        at += 1
-        position += 1
+            coverage.hold(self._laws.coverage)
+        self._surprisal = said[SURPRISAL]
+        self._step = step + 1
 
-    def _measure(self, rows: np.ndarray, factor: np.ndarray | None) -> TokenSignal:
-        """Return the signals of the tokens ``rows`` answer for."""
-        model, ahead = self._model, self._ahead
-        h_cal, v_cal = model.h_cal.take(rows), model.v_cal.take(rows)
-        if ahead is None:
-            found = model.curves.entropy(rows, self._steps.x_in())
-            ahead = (*found, response(*found))
-        h_in, v_in, gives = ahead
-        if factor is not None:
-            h_cal = h_cal + factor * response(h_cal, v_cal)
+    def _call(self, kept: Kept | None, said: np.ndarray) -> None:
+        """Measure the tokens of this step and call the laws."""
+        ahead, step, laws = self._ahead, self._step, self._laws
+        h_cal = ahead.h_cal[step]
+        if self._next is None:
+            h, v = self._model.curves.entropy(self._rows(1), laws.x_in())
+            self._next = h, v, response(h, v)
+        h_in, v_in, gives = self._next
+        if kept is not None:
+            factor = kept.factor
+            h_cal = h_cal + factor * ahead.gives[step]
             h_in = h_in + factor * gives
-        fixed = self._signal
-        return TokenSignal(
-            h_cal.astype(F32),
-            v_cal.astype(F32),
-            h_in.astype(F32),
-            v_in.astype(F32),
-            self._surprisal,
-            *fixed[5:9],
-            self._position.astype(F32),
-        )
+        laws.step((h_cal, ahead.v_cal[step], h_in, v_in, self._surprisal, ahead.position[step]))
+        said[H_CAL], said[COMMAND] = h_cal, laws.command
 
-    def _outcome(
-        self,
-        rows: np.ndarray,
-        commands: np.ndarray,
-        factor: np.ndarray | None,
-        signals: TokenSignal,
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Return H at the applied T and the expected NLL at T = 1, float32 ``[B]``.
+    def _outcome(self, kept: Kept | None, said: np.ndarray) -> None:
+        """Note H at the applied T and the expected NLL at T = 1.
 
         What the next token will be measured at is read along, for that is one look-up.
         """
-        curves, n, greedy = self._model.curves, len(rows), self._greedy
-        asked, both = self._both_x, self._both_rows
-        asked[:n] = commands if greedy is None else np.where(greedy, curves.x_nodes[0], commands)
-        asked[n:] = self._steps.x_in()
-        both[:n] = rows
-        both[n:] = self._slots.rows.take(self._at + 1)
-        self._ahead = None
+        curves, n, greedy = self._model.curves, len(self._ids), self._greedy
+        asked, command = self._asked, self._laws.command
+        asked[:n] = command if greedy is None else np.where(greedy, curves.x_nodes[0], command)
+        asked[n:] = self._laws.x_in()
+        self._next = None
         if curves.holds(asked):
-            h, v, nll = curves.read_all(both, asked)
+            h, v, nll = curves.read_all(self._rows(2), asked)
             gives = response(h, v)
-            self._ahead = h[n:], v[n:], gives[n:]
+            self._next = h[n:], v[n:], gives[n:]
         else:  # the next token may never come: let it raise if it does
-            h, v, nll = curves.outcome(rows, asked[:n])
+            h, v, nll = curves.outcome(self._rows(1), asked[:n])
             gives = response(h, v)
-        h = h[:n] if factor is None else h[:n] + factor * gives[:n]
-        h_applied, surprisal = h.astype(F32), nll[:n].astype(F32)
+        said[H_APPLIED] = h[:n] if kept is None else h[:n] + kept.factor * gives[:n]
+        said[SURPRISAL] = nll[:n]
         if greedy is not None:
-            h_applied = np.where(greedy, signals.h_cal, h_applied)
-        return h_applied, surprisal
+            said[H_APPLIED, greedy] = said[H_CAL, greedy]
+
+    def _rows(self, steps: int) -> np.ndarray:
+        """Return the recorded rows of this step and those after it, ``[steps * B]``."""
+        n = len(self._ids)
+        return self._ahead.rows[self._step * n : (self._step + steps) * n]
 
     def _read(
         self, kept: Kept | None, in_runs: int, entering: Sequence[Life], cells: np.ndarray
     ) -> None:
         """Say what the rows of the step read."""
-        context = self._prompt + self._position
+        ahead, step = self._ahead, self._step
         if self._dense:  # as every block says already
-            self._kept_tokens = context[:in_runs]
+            self._kept_tokens = ahead.context[step, :in_runs]
             return
-        reads = self._reads.take(context, axis=1)
-        scored = self._none[: len(context)]
-        if kept is not None:
-            scored = reads[1] * kept.sparse
-            reads *= kept.share
-            np.rint(reads, out=reads)
-        tokens, read = reads
-        self._kept_tokens = tokens[:in_runs]
-        ones = self._ones[:in_runs]  # sums of whole numbers are exact in any order
-        for row, values in ((KV, tokens), (READ, read), (SCORED, scored)):
-            cells[row] += int(values[:in_runs].dot(ones))
+        rows, pruned, scored = self._read_rows
+        reads = ahead.reads[:, step]
+        if kept is None:
+            pruned[:], scored[:] = reads, 0.0
+        else:
+            np.multiply(reads[1], kept.sparse, scored)
+            np.rint(np.multiply(reads, kept.share, pruned), pruned)
+        self._kept_tokens = rows[KV, :in_runs]
+        there = cells[: SCORED + 1]
+        if in_runs == rows.shape[1]:  # sums of whole numbers are exact in any order
+            there += rows.dot(self._ones[:in_runs]).astype(np.int64)
+            return
+        there += rows[:, :in_runs].dot(self._ones[:in_runs]).astype(np.int64)
         for lane, life in enumerate(entering, in_runs):
             if life.block is not None:
-                token = int(self._position[lane])
-                life.block[KV, token] = tokens[lane]
-                life.block[READ, token] = read[lane]
-                life.block[SCORED, token] = scored[lane]
+                token = int(ahead.position[step, lane])
+                for row in (KV, READ, SCORED):
+                    life.block[row, token] = rows[row, lane]
                 covered = 1.0 if kept is None else kept.coverage[lane]
                 self.of(life.request_id).coverage[token] = covered
 
@@ -237,38 +233,45 @@ class CalledLaws:
             return
         slots = self._slots
         lanes = self._lanes = np.array([self._slot_of[i] for i in ids], np.intp)
-        state, self._signal = self._table.read(lanes)
-        self._steps.begin(state, self._signal)
-        self._position, self._prompt = slots.position[lanes], slots.prompt[lanes]
-        self._at = self._position + lanes * slots.stride
-        self._surprisal, self._rows = self._signal.surprisal, slots.rows.take(self._at)
-        self._both_rows, self._both_x = np.zeros(2 * len(ids), np.intp), np.zeros(2 * len(ids))
-        self._greedy = slots.greedy[lanes] if slots.greedy[lanes].any() else None
-        self._enabled = slots.enabled[lanes]
+        self._laws.take_up(ids, lanes)
+        self._asked = np.zeros(2 * len(ids))
+        rows = np.zeros((SCORED + 1, len(ids)))
+        self._read_rows = rows, rows[:DENSE], rows[SCORED]
+        greedy = slots.greedy.take(lanes)
+        self._greedy = greedy if greedy.any() else None
+        self._look()
+        whole, real = slots.whole.take(lanes, axis=1), slots.real.take(lanes, axis=1)
         self._coverage.take_up(
-            np.array(ids),
-            slots.first[lanes],
-            self._position,
-            slots.minimum[lanes],
-            slots.held[lanes],
+            whole[NUMBER], whole[FIRST], whole[POSITION], real[MINIMUM], real[HELD]
         )
 
     def _put_back(self) -> None:
         """Leave the lanes of the last step where they can be taken up again."""
         if not self._ids:
             return
-        lanes = self._lanes
-        self._table.write_state(lanes, self._steps.state())
-        self._table.write_surprisal(lanes, self._surprisal)
-        self._slots.position[lanes] = self._position
-        self._slots.held[lanes] = self._coverage.held
-        self._ids, self._ahead = [], None
+        self._laws.put_back()
+        self._write_down()
+        self._slots.real[HELD, self._lanes] = self._coverage.held
+        self._ids, self._next = [], None
+
+    def _look_on(self) -> None:
+        """Look further ahead; the lanes go on."""
+        self._write_down()
+        self._look()
+
+    def _look(self) -> None:
+        self._ahead, self._step = Ahead(self._recorded, self._slots, self._lanes, STEPS), 0
+        self._surprisal = self._ahead.surprisal
+
+    def _write_down(self) -> None:
+        self._ahead.write(self._step)
+        self._slots.whole[POSITION, self._lanes] += self._step
 
     def _enter(self, life: Life) -> None:
         """Give a life that samples its first token a slot."""
         request = life.sequence.request
         recorded = self._recordings.of(life.request_id)
-        slot = self._slot_of[life.request_id] = self._table.add(request)
+        slot = self._slot_of[life.request_id] = self._laws.enter(request)
         first = self._coverage.first_sparse(request.prompt_tokens, enabled=request.enabled)
         self._slots.enter(slot, request, recorded, first)
         self.of(life.request_id)

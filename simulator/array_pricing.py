@@ -26,6 +26,7 @@ class Pricer:
         law = residents.step_law
         self._price = price_of(law)
         self._skewed = law.per_skewed_kv_token_s > 0.0
+        self._linear = self._price != law.step_s  # in rows and KV tokens, prompts left aside
         self._may_vanish = type(law) is not StepLaw or law.base_s < 1e-9  # a step may last 0 ns
 
     def decode(self, at: int, now_ns: int, steps: int) -> int:
@@ -45,9 +46,14 @@ class Pricer:
                 ends[i], durations[i], decode[i] = now_ns, duration_ns, n_decode
             return now_ns
         there = slice(at, at + steps)
-        longest: Any = self._longest(at, steps) if self._skewed else 0
-        seconds = law.step_s(n_decode, rows[KV][there], 0, 0, longest, rows[SCORED][there])
-        durations = np.rint(1e9 * seconds).astype(np.int64)
+        if self._linear:
+            each_s = rows[KV][there] * law.per_kv_token_s
+            each_s += law.per_decode_s * n_decode  # in the order of ``step_s``, to the last bit
+            each_s += law.base_s
+        else:
+            longest: Any = self._longest(at, steps) if self._skewed else 0
+            each_s = law.step_s(n_decode, rows[KV][there], 0, 0, longest, rows[SCORED][there])
+        durations = np.rint(1e9 * each_s).astype(np.int64)
         if self._may_vanish:
             np.maximum(durations, 1, out=durations)
         rows[DURATION][there] = durations

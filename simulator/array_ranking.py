@@ -81,6 +81,31 @@ class Ranking:
         return bound
 
 
+class Scoring:
+    """Runs the program of a law without state on signals as they come."""
+
+    def __init__(self, graph: Traced) -> None:
+        """Have room for a few; more is made when more are scored."""
+        self._graph = graph
+        self._make(LANES)
+
+    def of(self, signal: LoadSignal) -> np.ndarray:
+        """Return the priorities of ``signal``, float32 ``[B]``, good until the next."""
+        n = len(signal.age_s)
+        lanes = -(-n // LANES) * LANES
+        if lanes > self._room:
+            self._make(2 * lanes)
+        for name, buffer in self._program.inputs.items():
+            buffer[:n] = getattr(signal, name)
+        self._program.bind(lanes, again=True)
+        with np.errstate(all="ignore"):  # lanes beyond hold what was left there
+            self._program.step()
+        return self._program.command[:n]
+
+    def _make(self, room: int) -> None:
+        self._room, self._program = room, Program(self._graph, {}, room)
+
+
 def are_finite(values: Sequence[float]) -> bool:
     """Whether every one of a few ``values`` is a finite float32."""
     return sum(map(abs, values)) < LARGEST

@@ -11,6 +11,7 @@ from heapq import heappop, heappush
 import numpy as np
 
 from controllers.core import LoadSignal, require
+from controllers.law_graph import traced
 from controllers.presets import Preset
 from controllers.priority import Fcfs
 from controllers.serving.admission import Oracle, check_oracle, check_request, true_tokens
@@ -30,6 +31,7 @@ from simulator.array_parts import (
     ScannedCollapse,
     fields_read,
 )
+from simulator.array_ranking import Scoring
 from simulator.array_timeline import END, PAGES, Timeline
 from simulator.server import Window
 
@@ -102,6 +104,8 @@ class Residents:
         # What a law without state says of nobody else's business need not be asked.
         self._law = preset.priority
         self._stateless = preset.priority.init(_nobody()) == ()
+        graph = traced(self._law, LoadSignal) if self._stateless else None
+        self._scoring = None if graph is None else Scoring(graph)
         self._by_arrival = isinstance(preset.priority, Fcfs) and preset.quantum_tokens is None
         self._asks_served = "served_s" in asked
         self._bank = None if self._stateless else self._load.bank
@@ -240,11 +244,15 @@ class Residents:
     def _collapse(self, request_id: int) -> tuple[float, int]:
         """Return the falls of entropy of a request so far, and over how many tokens."""
         life = self.lives[request_id]
-        generated = life.sequence.generated
+        generated, laws = life.sequence.generated, self.laws
+        if laws is None and generated > 1 and life.collapse is not None:
+            total, seen = life.collapse
+            if seen is None:  # every entropy is finite, as is usual
+                return total.item(generated - 2), generated
         if generated and life.trajectory is None:
             self.script(life)
-        if self.laws is not None and generated:
-            self.laws.settle(request_id, generated)
+        if laws is not None and generated:
+            laws.settle(request_id, generated)
             life.collapse = None  # it knows only the tokens that were settled then
         return life.collapse_after(generated)
 
@@ -263,8 +271,11 @@ class Residents:
         if not self._stateless:
             return self._load.priorities(sequences, now_ns, self.plan_number)
         signal = self._load.read(sequences, now_ns, self.plan_number)
-        with np.errstate(invalid="ignore", over="ignore"):
-            _, found = self._law.update((), signal)
+        if self._scoring is not None:
+            found = self._scoring.of(signal)
+        else:
+            with np.errstate(invalid="ignore", over="ignore"):
+                _, found = self._law.update((), signal)
         return np.where(np.isfinite(found), found, -np.inf).tolist()
 
 

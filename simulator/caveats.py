@@ -117,6 +117,11 @@ def profile_lines(scenario: Scenario) -> list[str]:
         lines.append(
             "the step law is a roofline from datasheet numbers: nothing was measured on this device"
         )
+    if profile.sparse_from_tokens is not None:
+        lines.append(
+            f"contexts under {profile.sparse_from_tokens:,} tokens are read densely: choosing "
+            "pages costs what it saves there on this device"
+        )
     if profile.limits_estimated:
         lines.append("limits are estimated, not resolved from an engine")
     return lines

@@ -9,7 +9,7 @@ depend on the order in which servers reached that instant.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from enum import IntEnum
 
 import numpy as np
@@ -29,6 +29,10 @@ class Moment(IntEnum):
 
 
 Act = Callable[[Moment, int, object], None]  # kind, key, note
+Known = tuple[int, Moment, int]  # when, kind, key
+KINDS = tuple(Moment)
+AT_ONCE = 64  # fixed moments turned into Python numbers together
+BEYOND: Known = (2**63, Moment.TICK, 0)  # after the last of them
 
 
 class Agenda:
@@ -39,14 +43,14 @@ class Agenda:
         self._act = act
         self._heap: list[tuple[int, int, int, int, object]] = []
         self._pushed = 0  # tells equal moments apart
-        self._fixed = (np.zeros(0, np.int64), np.zeros(0, np.int8), np.zeros(0, np.int64))
-        self._next = 0  # of the fixed moments
+        self._fixed: Iterator[Known] = iter(())
+        self._next = BEYOND  # of the fixed moments
 
     def fix(self, when_ns: np.ndarray, kinds: np.ndarray, keys: np.ndarray) -> None:
         """Take in all moments known from the start, once, int ``[n]`` each, in any order."""
         order = np.lexsort((keys, kinds, when_ns))
-        self._fixed = (when_ns[order], kinds[order], keys[order])
-        self._next = 0
+        self._fixed = _in_turn(when_ns[order], kinds[order], keys[order])
+        self._next = next(self._fixed, BEYOND)
         self._arm()
 
     def at(self, when_ns: int, kind: Moment, key: int, note: object = None) -> None:
@@ -65,27 +69,29 @@ class Agenda:
         timeout.callbacks.append(self._drain)
 
     def _arm(self) -> None:
-        if self._next < len(self._fixed[0]):
-            self._wake_at(int(self._fixed[0][self._next]))
+        if self._next is not BEYOND:
+            self._wake_at(self._next[0])
 
     def _drain(self, _event: simpy.Event) -> None:
         """Act on everything due, in order; a later event of the same instant finds nothing."""
-        now = int(self._env.now)
-        when, kinds, keys = self._fixed
-        began = self._next
+        now, heap, began = int(self._env.now), self._heap, self._next
         while True:
-            first = self._heap[0] if self._heap and self._heap[0][0] <= now else None
-            i = self._next
-            fixed = None
-            if i < len(when) and when[i] <= now:
-                fixed = (int(when[i]), int(kinds[i]), int(keys[i]))
-            if fixed is not None and (first is None or fixed <= first[:3]):
-                self._next += 1
-                self._act(Moment(fixed[1]), fixed[2], None)
-            elif first is not None:
-                heapq.heappop(self._heap)
-                self._act(Moment(first[1]), first[2], first[4])
+            fixed = self._next
+            if heap and heap[0][0] <= now and heap[0][:3] < fixed:
+                _, kind, key, _, note = heapq.heappop(heap)
+                self._act(KINDS[kind], key, note)
+            elif fixed[0] <= now:
+                self._next = next(self._fixed, BEYOND)
+                self._act(fixed[1], fixed[2], None)
             else:
                 break
-        if self._next > began:
+        if self._next is not began:
             self._arm()
+
+
+def _in_turn(when_ns: np.ndarray, kinds: np.ndarray, keys: np.ndarray) -> Iterator[Known]:
+    """Yield moments that are in order, a few turned into Python numbers at a time."""
+    for start in range(0, len(when_ns), AT_ONCE):
+        part = slice(start, start + AT_ONCE)
+        named = [KINDS[kind] for kind in kinds[part].tolist()]
+        yield from zip(when_ns[part].tolist(), named, keys[part].tolist(), strict=True)

@@ -11,6 +11,8 @@ from simulator.plan_bracket import RUNG
 from simulator.plan_search import Answer, Load
 from traces.text import number
 
+UNSURE = 2.0  # a knee lower than the recording's by this factor is the interval's
+
 
 def load_of_knee(answer: Answer) -> float | None:
     """Return what one of the planned servers carries as a share of the knee; None without one."""
@@ -23,11 +25,11 @@ def edge_lines(plan: Plan) -> list[str]:
 
 
 def contradictions(answer: Answer) -> list[str]:
-    """Say where servers meet the level beyond the knee, or miss it below."""
-    if answer.knee is None:
-        return []
+    """Say where servers meet the level beyond the knee, or miss it below, and why."""
+    lines = _unsure(answer)
+    if answer.knee is None or lines:  # an uncertain knee explains what else seems to disagree
+        return lines
     knee, fewest, fewer = answer.knee.rate_per_s, answer.fewest, answer.fewer
-    lines = []
     if answer.met and answer.above is not None and _per_server(fewest) > knee:
         lines.append(
             f"{_carry(fewest)} beyond the knee of one server, {number(knee, 4)}, and meet the "
@@ -40,6 +42,19 @@ def contradictions(answer: Answer) -> list[str]:
             f"the level ({missed.verdict.status}): {_why_less(missed)}"
         )
     return lines
+
+
+def _unsure(answer: Answer) -> list[str]:
+    """Say where the spread of resamples, not the load, has set the knee."""
+    alone = answer.recorded_knee_per_s
+    if alone is None or (answer.knee is not None and UNSURE * answer.knee.rate_per_s >= alone):
+        return []
+    sure = "at no rate" if answer.knee is None else f"up to {number(answer.knee.rate_per_s, 4)}"
+    return [
+        f"one server meets the level up to {number(alone, 4)} requests/s on the recording alone, "
+        f"and {sure} for sure: the figures of its resamples lie so far apart that their interval "
+        "sets the knee, not the load; a longer recording or more --seeds narrow it"
+    ]
 
 
 def _carry(load: Load) -> str:

@@ -68,6 +68,7 @@ class Answer:
     above: float | None  # the next rung, which it does not meet, per second; None: none failed
     fewest: Load  # fewest servers that meet the level at the rate; the most tried where none do
     fewer: Load | None  # one server less, which does not; None where one is enough
+    recorded_knee_per_s: float | None = None  # the knee by the recorded hour alone; None: none
 
     @property
     def met(self) -> bool:
@@ -77,12 +78,20 @@ class Answer:
 
 def search(question: Question, preset: str) -> Search[Answer]:
     """Find the knee of one server, then the fewest servers for the rate."""
-    knee, above = yield from _knee(question, preset)
+    recorded = yield from _recorded_knee(question, preset)
+    knee, above = yield from _knee(question, preset, recorded)
     guess = question.replicas_max
     if knee is not None:
         guess = min(guess, math.ceil(question.rate_per_s / knee.rate_per_s))
     fewest, fewer = yield from _fewest(question, preset, guess)
-    return Answer(preset=preset, knee=knee, above=above, fewest=fewest, fewer=fewer)
+    return Answer(
+        preset=preset,
+        knee=knee,
+        above=above,
+        fewest=fewest,
+        fewer=fewer,
+        recorded_knee_per_s=question.rate_or_none(recorded.meets),
+    )
 
 
 def look(question: Question, preset: str, replicas: int, rate_per_s: float) -> Search[Load]:
@@ -124,13 +133,14 @@ def drive(
     return {name: done[name] for name in searches}
 
 
-def _knee(question: Question, preset: str) -> Search[tuple[Load | None, float | None]]:
+def _knee(
+    question: Question, preset: str, recorded: Bracket
+) -> Search[tuple[Load | None, float | None]]:
     """Return the highest rung that every hour meets, and the rate of the one above.
 
-    The recorded hour alone brackets it; resampled hours can only lower it from there. The first
+    ``recorded`` brackets it; resampled hours can only lower it from there. The first
     guess lies as far below as their own load varies, the next by interpolation.
     """
-    recorded = yield from _recorded_knee(question, preset)
     if recorded.meets is None:
         return None, question.rate_or_none(recorded.fails)
     bracket = Bracket(recorded.fails)

@@ -42,7 +42,8 @@ class Store:
         self._known[key] = found
         if self._path is None:
             return
-        line = json.dumps({"key": key, "figures": dict(found)}, sort_keys=True, allow_nan=False)
+        # In their own order, so that a plan made of what is read here has the bytes of a first one.
+        line = json.dumps({"key": key, "figures": dict(found)}, allow_nan=False)
         with self._path.open("ab") as file:
             file.write(line.encode() + b"\n")  # one write: appended whole or cut, never mixed
             file.flush()

@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 
 SLACK = 16  # lanes, of which one may have ended and is still computed
+FEW = 24  # lanes that may in any case: so few cost nothing beside the calls
 
 
 class Run(NamedTuple):
@@ -41,26 +42,26 @@ class Ragged:
         """Return ``starts[lane] + position`` of every token: where it is, request by request."""
         return starts.astype(np.int32).take(self.lanes) + self.positions
 
-    def by_lane(self) -> np.ndarray:
-        """Return where the tokens are in the order of lanes, int32 ``[total]``."""
+    def by_request(self, starts: np.ndarray) -> np.ndarray:
+        """Return where the tokens are, int32 ``[total]``, those of a lane from ``starts`` on."""
         edges = self._edges.astype(np.int32)
-        found, start = np.empty(self.total, np.int32), 0
+        found = np.empty(self.total, np.int32)
         lengths = np.searchsorted(-self.counts, -np.arange(int(self.counts[0])), "left")
-        for lane, length in enumerate(lengths.tolist()):  # 3 times as fast as a scatter
-            np.add(edges[:length], lane, out=found[start : start + length])
-            start += length
+        ends = (starts + lengths).tolist()
+        for lane, (start, end) in enumerate(zip(starts.tolist(), ends, strict=True)):
+            np.add(edges[: end - start], lane, out=found[start:end])  # a third of a scatter's time
         return found
 
     def runs(self) -> Iterator[Run]:
         """Cut the positions into runs, so that setting up for a number of lanes is shared.
 
-        A run is as wide as its first position, and hence up to 1/16 too wide later on.
+        A run is as wide as its first position, and hence too wide later on: by 1/16, or ``FEW``.
         """
         counts, edges = self.counts.tolist(), self._edges.tolist()
         first = 0
         while first < len(counts):
             lanes, end = counts[first], first + 1
-            least = lanes - lanes // SLACK
+            least = lanes - max(lanes // SLACK, FEW)
             while end < len(counts) and counts[end] >= least and edges[end] + lanes <= self.total:
                 end += 1
             yield Run(lanes, range(first, end), edges[first : end + 1])

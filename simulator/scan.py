@@ -18,7 +18,7 @@ from controllers.temperature import X_MAX, X_MIN
 from simulator.model import TraceModel
 from simulator.ragged import Ragged
 from simulator.residual import Residual
-from simulator.scan_coverage import NEVER, coverage_pass, scannable
+from simulator.scan_coverage import NEVER, coverage_pass, scannable, share_pass
 from simulator.scan_lanes import F32, Lanes
 from simulator.scan_temperature import outcome_pass, temperature_pass
 from simulator.scripts import Scripts
@@ -44,7 +44,6 @@ class Trajectory(NamedTuple):
 
     coverage: np.ndarray  # float32, attention mass asked of the row that samples the token
     share: np.ndarray  # float64, pages that row reads
-    probe: np.ndarray  # bool, dense only to measure
     command: np.ndarray  # float32, ln T
     h_applied: np.ndarray  # float32, nats
     h_cal: np.ndarray  # float32, nats
@@ -59,7 +58,7 @@ class Trajectory(NamedTuple):
     on_bound: int
 
 
-COLUMNS = Trajectory._fields[:7]  # those of one value per token
+COLUMNS = Trajectory._fields[:6]  # those of one value per token
 
 
 def scan(
@@ -87,44 +86,44 @@ def scan(
     )
     pruned = coverage_pass(lanes, model, residual, preset)
     commands = temperature_pass(lanes, pruned, model, preset)
+    wanted = pruned.wanted
     parts = {
-        "coverage": pruned.coverage,
-        "share": pruned.share,
-        "probe": pruned.probe,
+        "coverage": wanted,
         "command": commands,
         "h_cal": pruned.h_cal,
-        "rows": lanes.rows,
         "factor": pruned.factor,
     }
-    lengths, stops = scripts.lengths[order], scripts.stops[order]
-    greedy = np.repeat(lanes.greedy, lengths) if lanes.greedy.any() else None
-    back = ragged.by_lane()
+    greedy = None
+    if lanes.greedy.any():
+        greedy = np.repeat(lanes.greedy[np.argsort(order)], scripts.lengths)
+    back = ragged.by_request(scripts.starts[order])
     del lanes, ragged, pruned, commands  # each column goes when it is placed
-    tokens = _columns(len(back), [name for name, values in parts.items() if values is not None])
+    tokens = _columns(len(back), factor=parts["factor"] is not None)
+    if wanted.dtype != F32:  # in full, for the share is read there
+        wanted = wanted.take(back)
+        tokens["coverage"][:] = wanted
+        del parts["coverage"]
     for name, values in tokens.items():
-        if name in parts:
-            np.take(parts.pop(name), back, out=values, mode="clip")  # "raise" would take twice
-    del back, values
+        if (part := parts.pop(name, None)) is not None:
+            np.take(part, back, out=values, mode="clip")  # "raise" would take twice
+    del back, part, values
+    in_full = tokens["coverage"] if wanted.dtype == F32 else wanted
+    tokens["rows"] = scripts.rows
+    share_pass(scripts.rows, in_full, model, out=tokens["share"])
     outcome_pass(tokens, greedy, model)
-    found = _cut(tokens, lengths, stops)
-    lane_of = np.argsort(order)
-    return [found[lane] for lane in lane_of.tolist()]
+    return _cut(tokens, scripts)
 
 
-def _columns(total: int, names: list[str]) -> dict[str, np.ndarray]:
+def _columns(total: int, *, factor: bool) -> dict[str, np.ndarray]:
     """Return room for the columns of a trajectory and what they are made from, ``[total]`` each.
 
     Those that stay lie in one piece: memory of 4 MB or more comes in large pages.
     """
     kept = np.empty((7, total), F32)
-    room: dict[str, np.ndarray] = {
-        "share": kept[:2].reshape(-1).view(np.float64),
-        "probe": np.empty(total, bool),
-        "rows": np.empty(total, np.intp),
-    }
+    room: dict[str, np.ndarray] = {"share": kept[:2].reshape(-1).view(np.float64)}
     for column, name in enumerate(("command", "h_cal", "coverage", "h_applied", "surprisal"), 2):
         room[name] = kept[column]
-    if "factor" in names:
+    if factor:
         room["factor"] = np.empty(total)
     return room
 
@@ -145,9 +144,9 @@ def sums(found: Trajectory, first: int = 0, last: int | None = None) -> Sums:
     )
 
 
-def _cut(tokens: dict[str, np.ndarray], lengths: np.ndarray, stops: np.ndarray) -> list[Trajectory]:
-    """Cut tokens, lane after lane, into trajectories."""
-    starts = np.cumsum(lengths) - lengths
+def _cut(tokens: dict[str, np.ndarray], scripts: Scripts) -> list[Trajectory]:
+    """Cut tokens, request after request, into trajectories."""
+    starts, stops = scripts.starts, scripts.stops
     values = [tokens[name] for name in COLUMNS]
     edges = [*starts.tolist(), len(tokens["command"])]
     least = np.minimum.reduceat(tokens["coverage"], starts).tolist()

@@ -7,6 +7,7 @@ first, and knows nothing of the temperature law.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,15 +24,16 @@ from simulator.scan_lanes import F32, PIECE, Lanes, applied
 
 NEVER = 2**62  # a token no request reaches
 AT_T_CAL = frozenset({"h_cal", "v_cal", "position"})
+NEARLY_ALL = 1.0 - 1e-9  # a share above it may be read as 1
+LOWEST, HIGHEST = np.full((), -1.0), np.ones(())  # sooner than numbers, as in ``curves``
+ALWAYS = np.ones(1, bool)
 
 
 @dataclass(frozen=True, slots=True)
 class Pruned:
     """What coverage does to every token, by position, ``[total]``."""
 
-    coverage: np.ndarray  # float32
-    share: np.ndarray  # float64, of pages kept
-    probe: np.ndarray  # bool
+    wanted: np.ndarray  # coverage: float32, or float64 where requests have minima of their own
     factor: np.ndarray | None  # float64, what multiplies ``response``; None: nothing is moved
     h_cal: np.ndarray  # float32, nats
 
@@ -59,7 +61,7 @@ def _beyond(preset: Preset) -> list[str]:
 def _dense(lanes: Lanes, model: TraceModel) -> Pruned:
     total = lanes.ragged.total
     h_cal = model.h_cal.take(lanes.rows).astype(F32)
-    return Pruned(np.ones(total, F32), np.ones(total), np.zeros(total, bool), None, h_cal)
+    return Pruned(np.ones(total, F32), None, h_cal)
 
 
 class _Pass:
@@ -72,15 +74,18 @@ class _Pass:
         moving = fields_read(law) & AT_T_CAL
         self._law = LawRun(law, self._fixed, moving)
         total = lanes.ragged.total
-        self._eligible, due = _eligible(lanes, preset)
-        self._pruned = self._eligible & ~due  # where the command is carried out, if it is sparse
-        # Commands are float32; a minimum of the user's own is compared in full.
-        self._wanted = np.empty(total, np.float64 if lanes.min_coverage.any() else F32)
-        # In pairs: memory of 4 MB comes in large pages, which spares hundreds of faults a column.
-        self._share, self._factor = np.empty((2, total))
-        self._normals()  # until its coverage is known, each token's factor is its normal alone
-        self._h_cal = np.empty(total, F32)
+        self._pruned = _prunable(lanes, preset)
+        self._unsure: list[int] = []  # tokens whose rows keep every page at some coverages only
+        self._looked = 0
+        # Together: memory of 4 MB comes in large pages, which spares hundreds of faults a column.
+        kept = np.empty((4, total), F32)
+        self._factor = kept[:2].reshape(-1).view(np.float64)
+        self._wanted, self._h_cal = kept[2:]
         self._dense_h, self._scale = np.empty((2, total))
+        if lanes.min_coverage.any():  # of the user's own, which is compared in full
+            self._wanted = np.empty(total)
+        self._normals()  # until its coverage is known, each token's factor is its normal alone
+        self._unsure.append(total)  # beyond all
         # By name, what the law reads that does not wait for it.
         self._ready: dict[str, np.ndarray] = {}
         if "v_cal" in moving:
@@ -103,16 +108,16 @@ class _Pass:
     def run(self) -> Pruned:
         """Advance the law position by position, then rule its commands."""
         lanes, law = self._lanes, self._law
-        places = _Places(self._model, self._residual, self._wanted.dtype, len(lanes.ids))
+        spread = _Spread(self._residual, self._wanted.dtype, len(lanes.ids))
         held = np.ones(len(lanes.ids), self._wanted.dtype)  # before the law has seen anything
         with np.errstate(invalid="ignore", over="ignore"):  # laws state what they do with NaN
             for run in lanes.ragged.runs():
                 law.bind(run.lanes)
-                places.bind(run.lanes)
+                spread.bind(run.lanes)
                 held = held[: run.lanes]
-                for k, begin in enumerate(run.edges[:-1]):
+                for begin, end in pairwise(run.edges):
                     at = slice(begin, begin + run.lanes)
-                    self._prune(at, run.edges[k + 1], held, places)
+                    self._prune(at, end, held, spread)
                     if begin == 0:
                         law.start(self._first(at))
                         law.bind(run.lanes)
@@ -124,102 +129,115 @@ class _Pass:
                         held = np.maximum(held, lanes.min_coverage[: run.lanes])
         return self._ruled()
 
-    def _prune(self, at: slice, end: int, held: np.ndarray, places: _Places) -> None:
-        """Read shares and H at coverages ``held``; tokens ``at``, of which real ones ``end``."""
+    def _prune(self, at: slice, end: int, held: np.ndarray, spread: _Spread) -> None:
+        """Read H at coverages ``held``; tokens ``at``, of which real ones ``end``."""
         self._wanted[at] = held
-        share = self._share[at]
-        factor = places.read(held, self._lanes.rows[at], self._factor[at], share)
+        factor = spread.factor(held, self._factor[at])
+        while self._unsure[self._looked] < end:  # at this coverage every page may be kept
+            lane = self._unsure[self._looked] - at.start
+            if self._keeps_all(at.start + lane, held[lane : lane + 1]):
+                factor[lane] = 0.0
+            self._looked += 1
         self._factor[at.start : end] = factor[: end - at.start]  # the next position's are normals
         moved = factor * self._scale[at]
         moved += self._dense_h[at]
         self._h_cal[at] = moved
+
+    def _keeps_all(self, token: int, held: np.ndarray) -> bool:
+        shares = self._model.shares
+        left, part = shares.place(held.astype(np.float64))
+        index = self._lanes.rows[token : token + 1] * shares.shares.shape[1] + left
+        return shares.read(index, part).item() >= 1.0
 
     def _first(self, at: slice) -> TokenSignal:
         ready = {name: values[at] for name, values in self._ready.items()}
         return self._fixed._replace(h_cal=self._h_cal[at], **ready)
 
     def _normals(self) -> None:
-        """Give each token that may be pruned its standard normal, and the others 0."""
-        ragged, normals = self._lanes.ragged, self._factor
+        """Give each token that may be pruned its standard normal, and the others 0.
+
+        A row that keeps every page moves nothing: 0 where that is so at any coverage, and looked at
+        in its turn where it depends.
+        """
+        ragged, normals, shares = self._lanes.ragged, self._factor, self._model.shares.shares
         normals[:] = 0.0
         if self._residual.silent:
             return
+        thin = shares[:, 0] < 1.0
+        depends = thin & (shares[:, -1] > NEARLY_ALL)
         key = counter_key(self._residual.seed, self._lanes.ids)
         for piece in pieces(ragged.total, PIECE):
-            at = np.flatnonzero(self._pruned[piece]) + piece.start
+            rows = self._lanes.rows[piece]
+            at = np.flatnonzero(self._pruned[piece] & thin.take(rows)) + piece.start
+            self._unsure += (np.flatnonzero(depends.take(rows)) + piece.start).tolist()
             normals[at] = keyed_normal(key.take(ragged.lanes[at]), ragged.positions[at])
 
     def _ruled(self) -> Pruned:
         wanted = self._wanted
-        inside = (wanted > 0.0) & (wanted < 1.0)
-        sparse = self._pruned & inside
+        sparse = self._pruned & (wanted > 0.0) & (wanted < 1.0)
         self._model.shares.require_recorded(wanted[sparse])
-        self._share[~sparse] = 1.0
         wanted[~sparse] = 1.0
         return Pruned(
-            coverage=wanted.astype(F32, copy=False),
-            share=self._share,
-            probe=self._eligible & ~self._pruned & inside,
+            wanted=wanted,
             factor=None if self._residual.silent else self._factor,
             h_cal=self._h_cal,
         )
 
 
-class _Places:
-    """Where each lane's coverage lies between the recorded ones; dwelling laws seldom move it."""
+class _Spread:
+    """The residual's spread at each lane's coverage, which dwelling laws seldom move."""
 
-    def __init__(
-        self, model: TraceModel, residual: Residual, kind: np.dtype[Any], lanes: int
-    ) -> None:
-        self._shares = model.shares
+    def __init__(self, residual: Residual, kind: np.dtype[Any], lanes: int) -> None:
         self._levels, self._sigmas = residual.line()
-        self._full = bool((model.shares.shares >= 1.0).any())  # a sparse row may keep every page
         self._held = np.ones(lanes, kind)
-        self._sigma = np.zeros(lanes)  # of the residual; 0 where the command is not sparse
-        self._wide = np.array(model.shares.shares.shape[1], np.intp)
-        self._index = np.zeros(lanes, np.intp)
-        self._part = np.zeros(lanes)
+        self._sigma = np.zeros(lanes)  # 0 where the command is not sparse
 
     def bind(self, lanes: int) -> None:
         """Go on with the first ``lanes``."""
         self._held, self._sigma = self._held[:lanes], self._sigma[:lanes]
-        self._index, self._part = self._index[:lanes], self._part[:lanes]
 
-    def read(
-        self, held: np.ndarray, rows: np.ndarray, normals: np.ndarray, share: np.ndarray
-    ) -> np.ndarray:
-        """Return the residual's factor of each lane at coverage ``held``; fill in ``share``."""
+    def factor(self, held: np.ndarray, normals: np.ndarray) -> np.ndarray:
+        """Return what multiplies ``response`` in each lane at coverage ``held``."""
         moved = (held != self._held).nonzero()[0]
         if len(moved):
-            self._move(moved, held.take(moved))
-        index = rows * self._wide
-        index += self._index
-        self._shares.read(index, self._part, share)
+            coverage = held.take(moved)
+            self._held[moved] = coverage
+            sigma = np.interp(coverage, self._levels, self._sigmas)
+            sigma *= (coverage > 0.0) & (coverage < 1.0)
+            self._sigma[moved] = sigma
         factor = normals * self._sigma
-        np.minimum(np.maximum(factor, -1.0, out=factor), 1.0, out=factor)
-        if self._full:
-            np.putmask(factor, share >= 1.0, 0.0)
-        return factor
-
-    def _move(self, moved: np.ndarray, held: np.ndarray) -> None:
-        self._held[moved] = held
-        coverage = held.astype(np.float64)
-        self._index[moved], self._part[moved] = self._shares.place(coverage)
-        sigma = np.interp(coverage, self._levels, self._sigmas)
-        sigma *= (coverage > 0.0) & (coverage < 1.0)
-        self._sigma[moved] = sigma
+        np.maximum(factor, LOWEST, out=factor)
+        return np.minimum(factor, HIGHEST, out=factor)
 
 
-def _eligible(lanes: Lanes, preset: Preset) -> tuple[np.ndarray, np.ndarray]:
-    """Return which tokens may be pruned if the law says so, and which are due for a probe."""
+def share_pass(rows: np.ndarray, wanted: np.ndarray, model: TraceModel, *, out: np.ndarray) -> None:
+    """Fill in the share of pages that ``rows`` keep at coverages ``wanted``, all ``[total]``.
+
+    Quickest where neighbours are of one request, for then few of their coverages differ.
+    """
+    shares = model.shares
+    width = shares.shares.shape[1]
+    for piece in pieces(len(rows), PIECE):
+        here, share = wanted[piece], out[piece]
+        begin = np.flatnonzero(np.concatenate([ALWAYS, here[1:] != here[:-1]]))
+        left, part = shares.place(here.take(begin).astype(np.float64))
+        counts = np.diff(begin, append=len(here))
+        index = rows[piece] * width
+        index += left.repeat(counts)
+        shares.read(index, part.repeat(counts), share)
+        np.putmask(share, here >= 1.0, 1.0)
+
+
+def _prunable(lanes: Lanes, preset: Preset) -> np.ndarray:
+    """Return where a command is carried out if it is sparse: not in probes, bool ``[total]``."""
     long_enough = np.maximum(preset.sparse_min_context - lanes.prompt, 1)
     first = np.where(lanes.enabled, long_enough, NEVER)
     last = np.full(len(first), NEVER) if lanes.off_at is None else lanes.off_at
     every = preset.probe_every
-    eligible, due = np.empty(lanes.ragged.total, bool), np.zeros(lanes.ragged.total, bool)
+    found = np.empty(lanes.ragged.total, bool)
     for piece in pieces(lanes.ragged.total, PIECE):
         position, lane = lanes.ragged.positions[piece], lanes.ragged.lanes[piece]
-        eligible[piece] = (position >= first.take(lane)) & (position < last.take(lane))
+        found[piece] = (position >= first.take(lane)) & (position < last.take(lane))
         if every > 0:
-            due[piece] = (position + lanes.ids.take(lane)) % every == 0
-    return eligible, due
+            found[piece] &= (position + lanes.ids.take(lane)) % every != 0
+    return found

@@ -93,6 +93,7 @@ class Scenario:
             "profile_device": self.profile.device,
             "profile_created": self.profile.created,
             "step_law": dict(self.profile.step_law),
+            "sparse_from_tokens": self.profile.sparse_from_tokens,
             "limits": self.limits.to_json(),
             "bytes_per_page_unit": self.bytes_per_page_unit,
             **self._load_json(),
@@ -235,6 +236,7 @@ def run(
     ``trajectories`` (of ``trajectories_of``) save time only: they are the same for every rate and
     every number of servers.
     """
+    preset = scenario.profile.served(preset)
     config = ClusterConfig(
         preset=preset,
         limits=scenario.limits,
@@ -273,7 +275,7 @@ def run(
 
 def trajectories_of(scenario: Scenario, preset: Preset, seed: int) -> Trajectories | None:
     """Return what several runs under one preset and seed share; None where laws must run online."""
-    workload = scenario.workload(seed)
+    preset, workload = scenario.profile.served(preset), scenario.workload(seed)
     if choose_mode(scenario.mode, preset, workload, logged=False, windows=False)[0] == "online":
         return None
     residual = replace(scenario.residual, seed=seed)

@@ -23,7 +23,7 @@ def describe_arrivals(arrivals: Arrivals) -> dict[str, Any]:
     times_s = arrivals.times_s
     gaps = np.diff(times_s)
     span_s = float(times_s[-1])
-    windows = np.bincount((times_s // WINDOW_S).astype(np.int64))
+    windows = np.unique(times_s // WINDOW_S, return_counts=True)[1]  # a long span is mostly idle
     found: dict[str, Any] = {
         "source": arrivals.source,
         "licence": arrivals.licence or None,
@@ -34,6 +34,7 @@ def describe_arrivals(arrivals: Arrivals) -> dict[str, Any]:
         "peak_rate_per_s": float(windows.max()) / WINDOW_S if span_s >= WINDOW_S else None,
         "gap_cv": float(gaps.std() / gaps.mean()) if span_s > 0 else None,
         "distinct_times": len(np.unique(times_s)),
+        "repeated_rows": _repeated(arrivals),
         "prompt_tokens": _lengths(arrivals.prompt_tokens),
         "output_tokens": _lengths(arrivals.output_tokens),
         "log_length_correlation": _correlation(arrivals),
@@ -48,7 +49,12 @@ def describe_arrivals(arrivals: Arrivals) -> dict[str, Any]:
     coarse = (
         f"{len(arrivals)} arrivals share {ticks} times: bursts are the clock's; see --spread-seed"
     )
-    return found | {"notes": [*arrivals.notes, *([coarse] if 2 * ticks < len(arrivals) else [])]}
+    repeated = (
+        f"{found['repeated_rows']} of {len(arrivals)} arrivals have the time and lengths of another"
+    )
+    said = [coarse] if 2 * ticks < len(arrivals) else []
+    said += [repeated] if found["repeated_rows"] else []
+    return found | {"notes": [*arrivals.notes, *said]}
 
 
 def arrivals_report(found: dict[str, Any]) -> str:
@@ -90,6 +96,18 @@ def _lengths(tokens: np.ndarray | None) -> dict[str, float] | None:
         **{name: float(np.quantile(tokens, q)) for name, q in QUANTILES.items()},
         "max": int(tokens.max()),
     }
+
+
+def _repeated(arrivals: Arrivals) -> int | None:
+    """Return how many rows have the time and both lengths of an earlier one; None unless known.
+
+    A few come about by chance where a clock is coarse; many are a file put together twice.
+    """
+    if arrivals.prompt_tokens is None or arrivals.output_tokens is None:
+        return None
+    order = np.lexsort((arrivals.output_tokens, arrivals.prompt_tokens, arrivals.times_s))
+    columns = (arrivals.times_s, arrivals.prompt_tokens, arrivals.output_tokens)
+    return int(np.all([np.diff(column[order]) == 0 for column in columns], axis=0).sum())
 
 
 def _correlation(arrivals: Arrivals) -> float | None:

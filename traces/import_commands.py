@@ -51,6 +51,9 @@ def import_(
     from traces.vllm_logprobs import is_responses
 
     if is_responses(file):
+        given = {"limit": limit, "sort": sort, "block-tokens": block_tokens, "tenant": tenant}
+        given |= {"task-class": task_class, "rate": rate, "spread-seed": spread_seed}
+        _of_no_use(given, file, "responses with log-probabilities")
         _import_intervals(file, out, licence or "", vocabulary, processed, json)
         return
     import numpy as np
@@ -62,6 +65,7 @@ def import_(
 
     check_target(out)
     found = read(file, limit, sort=sort, block_tokens=block_tokens)
+    _of_no_use({"vocabulary": vocabulary, "processed": processed}, file, "arrivals")
     if spread_seed is not None:
         found = spread(found, np.random.default_rng(spread_seed))
     found = found if rate is None else rescaled(found, rate)
@@ -119,6 +123,13 @@ def tell(
         emit_json(command, seed=seed, config=config | {"out": out.name}, metrics=metrics)
     else:
         sys.stdout.write(arrivals_report(metrics))
+
+
+def _of_no_use(given: dict[str, object], file: Path, kind: str) -> None:
+    """Raise for an option that says nothing about what ``file`` holds."""
+    for name, value in given.items():
+        if value is not None and value is not False:
+            raise ValueError(f"--{name} has no meaning for {kind}, which {file} holds; got {value}")
 
 
 def _part(part: str, sort: bool) -> tuple[str, Arrivals]:  # noqa: FBT001 - the command's own flag

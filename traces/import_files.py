@@ -47,12 +47,12 @@ def read_lengths(path: Path) -> Arrivals:
     try:
         if not is_parquet(path):
             with open_text(path) as file:
-                text = file.readline()
-                names = _columns(text, path, 1)
+                line, text = _first_line(file)
+                names = _columns(text, path, line)
                 if lengths_only(names):
-                    return lengths_of(csv_rows(file, names, 1), path)
+                    return lengths_of(csv_rows(file, names, path, line), path)
                 if text.lstrip().startswith("{"):
-                    head = json_row(whole_document(file, text), path, 1)
+                    head = json_row(whole_document(file, text), path, line)
                     if is_bench(head):
                         return read_bench(head, path, None, times=False)
     except (OSError, EOFError, UnicodeDecodeError, csv.Error) as error:
@@ -66,9 +66,17 @@ def is_parquet(path: Path) -> bool:
         return file.read(len(PARQUET)) == PARQUET
 
 
+def _first_line(file: TextIO, after: int = 0) -> tuple[int, str]:
+    """Return the next line that is not blank, "" at the end, and its number."""
+    for line, text in enumerate(iter(file.readline, ""), start=after + 1):
+        if text.strip():
+            return line, text
+    return after, ""
+
+
 def _columns(text: str, path: Path, line: int) -> list[str]:
     """Return the names in the first row of a table; of two columns alike one would be lost."""
-    names = next(csv.reader([text]), [])
+    names = [name.strip() for name in next(csv.reader([text]), [])]
     twice = sorted({name for name in names if name and names.count(name) > 1})
     if twice and not text.lstrip().startswith("{"):
         raise ArrivalsError(f"{path}:{line}: columns must have names of their own; got {twice}")
@@ -78,18 +86,21 @@ def _columns(text: str, path: Path, line: int) -> list[str]:
 def _read(
     file: TextIO, path: Path, limit: int | None, *, sort: bool, block_tokens: int | None
 ) -> Arrivals:
-    line, text = 1, file.readline()
+    line, text = _first_line(file)
     if not text:
         raise ArrivalsError(f"{path}: is empty")
     header = header_of(text, path)
     if header is not None:
-        line, text = 2, file.readline()
+        line, text = _first_line(file, line)
         if not text:
             raise ArrivalsError(f"{path}: holds no arrivals")
+    if text.lstrip().startswith("["):
+        rule = "must be one JSON object a line, not a list of them (jq -c '.[]' makes lines)"
+        raise ArrivalsError(f"{path}:{line}: {rule}")
     table = not text.lstrip().startswith("{")
     if table:
         names = _columns(text, path, line)
-        rows = csv_rows(file, names, line)
+        rows = csv_rows(file, names, path, line)
     else:
         head = json_row(whole_document(file, text), path, line)
         names = list(head)

@@ -28,7 +28,7 @@ from pathlib import Path
 import numpy as np
 
 from traces.arrivals import ArrivalsError
-from traces.import_text import Column, clock_s, seconds
+from traces.import_text import Column, clock_s, seconds, shown
 
 TOKEN_BLOCK = 16  # tokens: blocks cut from prompts given token by token
 SESSIONS = "rows of a closed-loop session have no time of their own; make them with sessions"
@@ -150,12 +150,22 @@ def detect(names: Sequence[str], path: Path, line: int, *, table: bool = False) 
         for refused, why in shape.refused.items():
             if refused in names:
                 raise ArrivalsError(f"{path}:{line}: {refused}: {why}")
+    if lengths_only(names):
+        time = _vidur().time[0]
+        rule = "is missing: lengths without times serve `trace synth --lengths`"
+        raise ArrivalsError(f"{path}:{line}: {time}: {rule}")
     known = "; ".join(f"{f.name}: {f.time[0]}, {f.prompt[0]}, {f.output[0]}" for f in FORMATS)
-    raise ArrivalsError(f"{path}:{line}: columns {list(names)} match no known format ({known})")
+    raise ArrivalsError(
+        f"{path}:{line}: columns {shown(list(names))} match no known format ({known})"
+    )
 
 
 def lengths_only(names: Sequence[str]) -> bool:
     """Return whether a table has Vidur's lengths and no times."""
-    vidur = next(shape for shape in FORMATS if shape.name == "vidur")
+    vidur = _vidur()
     lengths = {*vidur.prompt, *vidur.output}
     return lengths <= set(names) and not set(vidur.time) & set(names)
+
+
+def _vidur() -> Format:
+    return next(shape for shape in FORMATS if shape.name == "vidur")

@@ -14,6 +14,7 @@ from traces.import_formats import FORMATS, Format
 from traces.import_text import Column, NumberedRow, counts
 from traces.prefixes import Prefixes
 
+MOST_S = 100 * 365.25 * 86_400.0  # a century
 VIDUR = next(shape for shape in FORMATS if shape.name == "vidur")
 
 
@@ -36,13 +37,15 @@ def read_rows(
     time = columns.one_of(shape.time, kept)
     times_s = shape.seconds(time)
     order, notes = in_order(times_s, time, promised=shape.ordered, sort=sort)
+    within_a_century(times_s, time)
     kept = kept[order]
+    read = int(kept.max()) + 1 if len(kept) == limit else len(prompts)  # what follows is not ours
     return Arrivals(
         times_s=times_s[order] - times_s[order[0]],
         prompt_tokens=prompts[kept],
         output_tokens=outputs[kept],
         source=f"{shape.name}:{path.name}",
-        dropped=int(kept.max()) + 1 - len(kept),
+        dropped=read - len(kept),
         prefixes=columns.prefixes(kept, prompts, block_tokens),
         tenants=columns.labels(shape.tenant, kept),
         classes=columns.labels(shape.task_class, kept),
@@ -77,6 +80,14 @@ def in_order(
     return np.argsort(times_s, kind="stable"), (moved,) if len(back) else ()
 
 
+def within_a_century(times_s: np.ndarray, column: Column) -> None:
+    """Raise where times lie further apart than any recording, and than nanoseconds can count."""
+    away = times_s - times_s.min()
+    if away.max() > MOST_S:
+        rule = f"lies {away.max():.3g} s after the earliest; at most {MOST_S:.3g}: another unit?"
+        column.blame(int(np.argmax(away)), rule)
+
+
 def _usable(
     columns: _Columns, prompts: np.ndarray, outputs: np.ndarray, limit: int | None
 ) -> np.ndarray:
@@ -106,6 +117,9 @@ class _Columns:
         self._values: dict[str, list[object]] = {n: [] for n in known if n and n in names}
         self._lines: list[int | str] = []
         for line, row in rows:
+            for refused, why in shape.refused.items():
+                if refused in row and not set(shape.time) & set(row):
+                    raise ArrivalsError(f"{path}:{line}: {refused}: {why}")
             self._lines.append(line)
             for name, values in self._values.items():
                 values.append(row.get(name))

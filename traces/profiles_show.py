@@ -94,6 +94,8 @@ def provenance(profile: Profile) -> list[str]:
         f"source: {profile.source}",
         f"commit {profile.commit}, created {profile.created}",
     ]
+    if profile.sparse_from_tokens is not None:
+        lines.append(f"contexts under {profile.sparse_from_tokens:,} tokens are read densely")
     if profile.kv_bytes_per_token is not None:
         lines.append(f"KV: {profile.kv_bytes_per_token:,} bytes per token")
     if profile.watts is not None:

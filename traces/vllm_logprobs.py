@@ -50,7 +50,7 @@ def is_responses(path: Path) -> bool:
         with open_text(path) as file:
             text = file.readline()
             found = json.loads(whole_document(file, text))
-    except (OSError, EOFError, ValueError):
+    except (OSError, EOFError, ValueError, RecursionError):
         return False
     head = found[0] if isinstance(found, list) and found else found
     return isinstance(head, dict) and ("choices" in head or "response" in head)
@@ -107,7 +107,7 @@ def _bodies(path: Path) -> Iterator[tuple[str, dict[str, Any]]]:
         if text.lstrip().startswith("["):
             try:
                 documents = json.loads(text)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise ArrivalsError(f"{path}: must be JSON: {error}") from error
             for index, found in enumerate(documents):
                 yield _body(found, f"{path}: response {index}")
@@ -151,9 +151,13 @@ def _chat(found: dict[str, Any]) -> list[Known]:
 
 def _completion(found: dict[str, Any]) -> list[Known]:
     tokens = []
+    if found["top_logprobs"] is None:
+        raise ValueError("top_logprobs: null: ask for logprobs=k with k >= 1")
     for name, log_p, top in zip(
         found["tokens"], found["token_logprobs"], found["top_logprobs"], strict=True
     ):
+        if log_p is None:  # the first token of an echoed prompt
+            raise ValueError("a token has none: ask without echo, prompts are not generated")
         entries = [(other, _log_p(value)) for other, value in top.items()]
         unique = all(other.startswith(TOKEN_ID) for other, _ in entries)
         tokens.append(_known((name, _log_p(log_p)), entries, unique=unique))

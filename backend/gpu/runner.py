@@ -7,7 +7,9 @@ row that would have stopped goes on.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import gc
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import torch
 from torch import Tensor
@@ -18,6 +20,19 @@ from backend.gpu.decoder import Decoder, Reads
 from controllers.selection import Pins
 
 WARMUP = 3  # eager steps before a capture: kernels compile and buffers reach their size
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    """Keep Python from freeing device memory in a capture, which a cycle's end may do any time."""
+    gc.collect()
+    running = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if running:
+            gc.enable()
 
 
 class DecodeRunner:
@@ -121,7 +136,7 @@ class DecodeRunner:
         torch.cuda.current_stream().wait_stream(side)
         side.synchronize()
         made = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(made):
+        with _no_collection(), torch.cuda.graph(made):
             self._step()
         self._graph = made
 

@@ -55,7 +55,7 @@ class Found:
     simulated_s: float
     completed: int
     preemptions: int
-    asked_share: float  # of steps at which the priority law was asked: a decision was open
+    asked_share: float  # calls of the priority law per step: a decision was open
     mode: str  # what ran
 
 
@@ -90,6 +90,7 @@ class Stopwatch:
 def run(case: Case) -> Found:
     """Simulate ``case`` in this process."""
     from simulator import defaults
+    from simulator.array_ranking import Ranking, Scoring
     from simulator.cluster import Cluster
     from simulator.join import joined_workload
     from simulator.library import load_library
@@ -106,6 +107,8 @@ def run(case: Case) -> Found:
         watched.enter_context(serving.on(Cluster, "run"))
         watched.enter_context(scanning.on(Trajectories, "_scan"))
         watched.enter_context(asking.on(type(config.preset.priority), "update"))
+        for program in (Ranking, Scoring):  # the same law, run as a program
+            watched.enter_context(asking.on(program, "of"))
         result = run_workload(library.model, library.residual, workload, config)
     steps = sum(ledger.step_count for ledger in result.ledgers)
     return Found(

@@ -12,6 +12,7 @@ import numpy as np
 
 from reports.claims.claim import Claim, Judgement, Ruling
 from reports.claims.context import Context
+from reports.claims.decode_row import row_seconds
 from reports.claims.evidence import beyond, share, text
 from reports.claims.printed import (
     ATTENTION_FLOPS_SAVED,
@@ -104,12 +105,11 @@ def amdahl(context: Context) -> Judgement:
     """Can 20-30 % less attention work give 15 % less latency?"""
     saved = 1.0 - TABLE_1[ATTENTION][0]
     needed = [saved / part for part in ATTENTION_FLOPS_SAVED[::-1]]
-    law, limits = context.scenario.profile.law, context.scenario.limits
-    tokens = context.trace.columns["context"].astype(np.float64)
-    kv_s = law.per_kv_token_s * tokens
-    rest_s = law.base_s / limits.max_seqs + law.per_decode_s
-    mean, longest = (float(k / (k + rest_s)) for k in (kv_s.mean(), kv_s.max()))
+    row = row_seconds(context)
+    mean, longest = (float(k / (k + row.rest)) for k in (row.read.mean(), row.read.max()))
+    choosing = float(row.choose.mean() / row.dense.mean())
     numbers = {"needed_least": needed[0], "mean_share": mean, "longest_share": longest}
+    numbers["choosing_share"] = choosing
     because = (
         f"Latency {TABLE_1[ATTENTION][0]:.2f} from 20-30 % less attention needs attention at "
         f"{share(needed[0])} to {share(needed[1])} of step time or more; the paper reports no "
@@ -121,7 +121,8 @@ def amdahl(context: Context) -> Judgement:
     saving = change_pct(context.table, ATTENTION, "kv_bytes_read_per_token")
     latency = change_pct(context.table, ATTENTION, "e2e_s.mean")
     because += (
-        f". Our attention row: KV bytes {text(saving, ' %')}, mean latency "
+        f"; choosing pages, were every row pruned, {share(choosing)}. Our attention row: KV bytes "
+        f"{text(saving, ' %')}, mean latency "
         f"{text(latency, ' %')}, queueing included."
     )
     if longest < needed[0]:
@@ -130,7 +131,7 @@ def amdahl(context: Context) -> Judgement:
         ruling=Ruling.CORRECTED,
         because=because,
         numbers=numbers,
-        corrected="The saving is the share of step time spent on attention times what is cut.",
+        corrected="The saving is attention's share of step time times what is cut, less choosing.",
     )
 
 

@@ -12,6 +12,7 @@ from controllers.serving.ledger import Ledger
 from controllers.temperature import X_MAX, X_MIN, FixedTemperature
 from reports.claims.claim import Claim, Judgement, Ruling
 from reports.claims.context import Context
+from reports.claims.decode_row import row_seconds
 from reports.claims.evidence import beyond, broken, correlation, share, text
 from reports.claims.serve import ATTENTION, BASELINE, FULL, SCHEDULING, SRPT, change_pct
 from reports.studies.variance import run_law
@@ -25,7 +26,6 @@ AS_PRINTED, CORRECTED = get_preset("seed"), get_preset("full")
 COVERAGE = EntropyCoverage()
 HOT = 1.8  # the hottest recorded T
 OVERCONFIDENT = 0.7  # logits divided by this are sharper than the model's own
-SCORE_SHARE = 1.0 / 16.0  # of a page's bytes, read to score it
 
 
 def fixed_points(
@@ -142,20 +142,18 @@ def stress(context: Context, law: Any = COVERAGE) -> Judgement:
     )
 
 
-def scope(context: Context, score_share: float = SCORE_SHARE) -> Judgement:
+def scope(context: Context, score_share: float | None = None) -> Judgement:
     """Section 9: is pruning worth most where contexts are long?"""
-    law, limits = context.scenario.profile.law, context.scenario.limits
+    row = row_seconds(context, score_share)
     tokens = context.trace.columns["context"].astype(np.float64)
     rows = np.arange(len(tokens))
     kept = context.model.shares.share(rows, np.full(len(rows), 0.95))
-    read_s = law.per_kv_token_s * tokens
-    rest_s = law.base_s / limits.max_seqs + law.per_decode_s
-    saved = read_s * (1.0 - kept - score_share) / (read_s + rest_s)
+    saved = (row.read * (1.0 - kept) - row.choose) / row.dense
     by_context = correlation(tokens, saved)
     ends = np.quantile(tokens, [0.1, 0.9])
     short, long = saved[tokens <= ends[0]].mean(), saved[tokens >= ends[1]].mean()
     because = (
-        f"Share of a full batch's decode step saved at coverage .95, scoring paid: "
+        f"Share of a full batch's decode step saved at coverage .95, choosing paid: "
         f"{share(float(short))} on the shortest tenth of contexts, {share(float(long))} on the "
         f"longest; rank correlation with context {text(by_context)}."
     )

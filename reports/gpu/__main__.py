@@ -1,7 +1,8 @@
 """Measure and check a GPU in named stages: ``python -m reports.gpu --stages bandwidth,kernels``.
 
-Each stage writes ``<stage>.json``, whole after every row; one that fails is recorded and the others
-go on. Exit 0 done, 1 a check failed or a stage broke, 2 bad input.
+Each stage writes ``<stage>.json``, whole after every row; on a GPU it runs in a process of its own,
+and one that fails, hangs or brings the card down is recorded and the others go on. Exit 0 done, 1 a
+check failed or a stage broke, 2 bad input.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from types import MappingProxyType
 
 import torch
 
+from reports.gpu.apart import GRACE_S, HERE, run_apart, stage_command
 from reports.gpu.bandwidth import bandwidth, best_copy, ceiling
 from reports.gpu.place import Place
 from reports.gpu.record import DONE, FAILED, SHORT, Record, read_rows
@@ -30,6 +32,7 @@ RESULTS = Path(__file__).parents[1] / "results"
 DRY_RESULTS = Path(__file__).parents[1] / "out" / "gpu"  # never among what is committed
 RECOMPILES = 256  # one per batch size and variant; torch stops at 8, with an error
 LONGEST_S = 480.0
+DECODE_SHARE = 0.55  # of the stage's time, before the small kernels have their turn
 
 
 def correctness(place: Place, record: Record) -> None:
@@ -47,9 +50,9 @@ def kernels(place: Place, record: Record) -> None:
     measured = best_copy(read_rows(record.path.parent, "bandwidth"))
     rate = measured or ceiling(place)
     record.add("ceiling", bytes_per_s=rate, measured_now=measured is None)
-    row_kernels(place, record, rate)
+    decode_kernel(place.share(DECODE_SHARE), record, rate)
     page_kernels(place, record, rate)
-    decode_kernel(place, record, rate)
+    row_kernels(place, record, rate)
 
 
 def loop(place: Place, record: Record) -> None:
@@ -96,12 +99,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (ValueError, OSError) as error:
         sys.stderr.write(f"error: {' '.join(str(error).split())}\n")
         return BAD_INPUT
-    ended = [run_stage(name, place, out) for name in stages]
+    if place.cuda and not asked.here:
+        given = sys.argv[1:] if arguments is None else list(arguments)
+        ended = [_apart(name, place, out, given) for name in stages]
+    else:
+        ended = [run_stage(name, place, out) for name in stages]
     sys.stdout.write(table(out, stages) + "\n")
     for name in failed_checks(out) if "correctness" in stages else ():
         sys.stdout.write(f"FAILED: {name}\n")
     broken = FAILED in ended or ("correctness" in stages and bool(failed_checks(out)))
     return CHECK_FAILED if broken else 0
+
+
+def _apart(name: str, place: Place, out: Path, given: Sequence[str]) -> str:
+    path, limit = out / f"{name}.json", place.seconds + GRACE_S
+    return run_apart(stage_command(given, name), path, limit_s=limit, folder=Path.cwd())
 
 
 def run_stage(name: str, base: Place, out: Path) -> str:
@@ -128,6 +140,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--dry-run", action="store_true", help="tiny shapes, on any device")
     parser.add_argument("--device", choices=("cpu", "cuda"), help="default: cuda if there is one")
     parser.add_argument("--commit", help="of the sources, where this is no checkout")
+    parser.add_argument(HERE, action="store_true", help="on a GPU too, stages in this process")
     parser.add_argument("--kernels", choices=("naive", "fused"), help="default: by device")
     return parser.parse_args(arguments)
 

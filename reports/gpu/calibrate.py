@@ -23,7 +23,7 @@ from controllers.serving.limits import EngineLimits
 from controllers.steplaw import chunk_squares
 from reports.gpu.place import LIBRARIES, Place
 from reports.gpu.record import Record
-from reports.gpu.runners import batch_of, controlled, empty_cache, make_runner
+from reports.gpu.runners import batch_of, compiled_decoder, controlled, empty_cache, make_runner
 from reports.gpu.timing import Timing, time_steps
 from traces.console import package_versions
 from traces.profile import Profile, write_profile
@@ -68,13 +68,14 @@ class Shot:
 
 def calibrate(place: Place, record: Record) -> None:
     """Time a grid of steps of each model and write ``profile-<model>.json`` beside the record."""
-    for name in DRY_MODELS if place.dry else MODELS:
+    names = DRY_MODELS if place.dry else MODELS
+    for index, name in enumerate(names):
         shape = SHAPES[name]
         dtype = torch.bfloat16 if place.cuda else torch.float32
         weights = random_weights(shape, dtype=dtype, device=place.device)
         shots = _shots(place, shape)  # while only the weights are there
         room = place.free_bytes()
-        points = _timed(place, record, weights, shots)
+        points = _timed(place.share((index + 1) / len(names)), record, weights, shots)
         if len(points) < LEAST_POINTS:
             record.add("skipped", model=name, note=f"{len(points)} points are too few to fit")
             continue
@@ -95,7 +96,7 @@ def calibrate(place: Place, record: Record) -> None:
 
 
 def _timed(place: Place, record: Record, weights: Weights, shots: list[Shot]) -> list[Point]:
-    decoder = Decoder(weights, place.twins(), compiled=place.cuda)
+    decoder = compiled_decoder(place, record, weights)
     shape, points = weights.shape, list[Point]()
     for index, shot in enumerate(shots):
         fields = {
@@ -110,7 +111,7 @@ def _timed(place: Place, record: Record, weights: Weights, shots: list[Shot]) ->
             continue
         try:
             timing, kept = (_prompt if shot.prompt else _step)(place, decoder, shot)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a kernel compiler raises types of its own
             record.failed("grid", error, **fields)
             continue
         points.append(shot.point(index, timing, kept, shape))
@@ -162,7 +163,7 @@ def _step(place: Place, decoder: Decoder, shot: Shot) -> tuple[Timing, float]:
 
     made = runner(counts=False)
     made.run(WARMUP + 1, graph=place.cuda)
-    timing = time_steps(lambda: made.run(1, graph=place.cuda), timed, place)
+    timing = time_steps(lambda: made.run(1, graph=place.cuda), timed, place, graph=made.captured)
     if not pruned:
         return timing, 1.0
     counted = runner(counts=True)
@@ -180,7 +181,8 @@ def _prompt(place: Place, decoder: Decoder, shot: Shot) -> tuple[Timing, float]:
     tokens = torch.randint(0, shape.vocabulary, (shot.prompt,), device=place.device)
     decoder.prefill(tokens, cache, 0)
     timed = 3 if place.dry else TIMED
-    return time_steps(lambda: decoder.prefill(tokens, cache, 0), timed, place), 1.0
+    timing = time_steps(lambda: decoder.prefill(tokens, cache, 0), timed, place, graph=False)
+    return timing, 1.0
 
 
 def _profile(

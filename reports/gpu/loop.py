@@ -7,7 +7,7 @@ costs at a share of pages kept, not which share a text needs.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +21,13 @@ from backend.gpu.weights import random_weights
 from reports.gpu.place import Place
 from reports.gpu.quality import quality
 from reports.gpu.record import Record
-from reports.gpu.runners import batch_of, controlled, empty_cache, make_runner
+from reports.gpu.runners import (
+    batch_of,
+    compiled_decoder,
+    controlled,
+    empty_cache,
+    make_runner,
+)
 from reports.gpu.timing import time_steps
 
 MODELS, DRY_MODELS = ("llama-3-8b", "smollm2-135m"), ("tiny",)
@@ -37,6 +43,7 @@ POINTS = (  # context and batch, most telling first
     (131072, 2),
 )
 TIMED = 30  # steps
+TURNS = (0.7, 0.9)  # of the stage's time, when each model's points end; the rest is quality's
 BUDGET_TOKENS = 4096  # what the evict lever leaves of a context
 
 
@@ -63,61 +70,70 @@ VARIANTS = (
     *(Variant(name=f"attention {c:g}", preset="attention", coverage=c) for c in (0.5, 0.25, 0.1)),
     *(Variant(name=f"full {c:g}", preset="full", coverage=c) for c in (0.99, 0.25)),
     Variant(name="dense, masses measured", masses=True),
+    Variant(name="dense again"),  # what the card drifted by, under everything above
 )
 
 
 def loop(place: Place, record: Record) -> None:
     """Time every variant at every context and batch that fits, then SmolLM2's quality."""
-    for name in DRY_MODELS if place.dry else MODELS:
+    names = DRY_MODELS if place.dry else MODELS
+    for number, name in enumerate(names):
+        turn = place.share(TURNS[number] if len(names) > 1 else 1.0)
         shape = SHAPES[name]
         dtype = torch.bfloat16 if place.cuda else torch.float32
         weights = random_weights(shape, dtype=dtype, device=place.device)
-        decoder = Decoder(weights, place.twins(), compiled=place.cuda)
+        decoder = compiled_decoder(place, record, weights)
         for context, batch in _points(place, shape):
-            if place.late:
+            if turn.late:
                 record.add("skipped", model=name, context=context, batch=batch)
                 continue
             try:
-                _point(place, record, decoder, context, batch)
-            except (RuntimeError, ValueError) as error:
+                _point(turn, record, decoder, context, batch)
+            except Exception as error:  # out of memory, or a compiler's own type
                 record.failed("step", error, model=name, context=context, batch=batch)
-                decoder = Decoder(
-                    weights, place.twins()
-                )  # without torch.compile, should it be that
         _overheads(record, name)
         del decoder, weights
         if place.cuda:
             torch._dynamo.reset()  # its caches would hold the weights
-    quality(place, record)
+    if place.late:
+        record.add("skipped", part="quality")
+    else:
+        quality(place, record)
 
 
 def _points(place: Place, shape: DecoderShape) -> Iterator[tuple[int, int]]:
     if place.dry:
-        yield from ((32, 2), (64, 2))
+        yield from ((32, 2), (96, 2))
         return
     most = {"smollm2-135m": 8192}.get(shape.name, 1 << 20)  # what the model was made for
     room = place.free_bytes()
     sizes = {"layers": shape.layers, "kv_heads": shape.kv_heads, "head_dim": shape.head_dim}
     for context, batch in POINTS:
-        needed = DeviceCache.bytes_of(**sizes, rows=batch, capacity=context + 64, element=2)
+        needed = DeviceCache.bytes_of(**sizes, rows=batch, capacity=context, element=2)
         if context <= most and needed <= room:
             yield context, batch
 
 
 def _point(place: Place, record: Record, decoder: Decoder, context: int, batch: int) -> None:
+    # A point's last step ends at its context: pages beyond a power of two cost selection twice.
     shape, steps = decoder.weights.shape, (4 if place.dry else TIMED) + 2 * WARMUP + 2
-    cache = empty_cache(place, shape, batch, context + steps, decoder.weights.dtype)
+    cache = empty_cache(place, shape, batch, context, decoder.weights.dtype)
     cache.fill()
     common = {"model": shape.name, "context": context, "batch": batch}
     for variant in VARIANTS:
+        if place.late and variant.name != "dense":
+            record.add("skipped", variant=variant.name, **common)
+            continue
         try:
             _variant(place, record, variant, decoder, cache, common, steps)
-        except (RuntimeError, ValueError) as error:
+        except Exception as error:  # a kernel compiler raises types of its own
             record.failed("step", error, variant=variant.name, **common)
     held = 32 if place.dry else BUDGET_TOKENS
-    if context > held:  # the evict lever: fewer pages held, their masses measured
+    if (
+        context > held and not place.late
+    ):  # the evict lever: fewer pages held, their masses measured
         del cache
-        cache = empty_cache(place, shape, batch, held + steps, decoder.weights.dtype)
+        cache = empty_cache(place, shape, batch, held, decoder.weights.dtype)
         cache.fill()
         evict = Variant(name=f"evict to {held}", masses=True)
         _variant(place, record, evict, decoder, cache, common, steps, held=held)
@@ -136,7 +152,7 @@ def _variant(
     def runner(*, counts: bool) -> DecodeRunner:
         return make_runner(
             place,
-            batch_of(common["batch"], held or common["context"], steps),
+            batch_of(common["batch"], (held or common["context"]) - steps, steps),
             None if variant.preset is None else controlled(variant.preset, variant.coverage),
             capacity=cache.capacity,
             steps=steps,
@@ -148,10 +164,9 @@ def _variant(
             counts=counts,
         )
 
-    made = runner(counts=False)
-    made.run(WARMUP + 1, graph=place.cuda)
+    made = _warmed(place, record, runner, variant.name, common)
     timed = 4 if place.dry else TIMED
-    timing = time_steps(lambda: made.run(1, graph=place.cuda), timed, place)
+    timing = time_steps(lambda: made.run(1, graph=made.captured), timed, place, graph=made.captured)
     kept = 1.0
     if variant.prunes:
         counted = runner(counts=True)
@@ -168,8 +183,29 @@ def _variant(
         kept_share=kept,
         tokens_per_s=common["batch"] / timing.median_s,
         captured=made.captured,
-        **timing.fields() | {"graph": made.captured},
+        **timing.fields(),
     )
+
+
+def _warmed(
+    place: Place,
+    record: Record,
+    runner: Callable[..., DecodeRunner],
+    variant: str,
+    common: dict[str, Any],
+) -> DecodeRunner:
+    """Return a runner past its slow first steps: captured, or eager where no graph can be made."""
+    if place.cuda:
+        try:
+            made = runner(counts=False)
+            made.run(WARMUP + 1, graph=True)
+            return made
+        except Exception as error:  # an eager row is worth more than none, and says that it is one
+            record.failed("capture", error, variant=variant, **common)
+            torch.cuda.synchronize()
+    made = runner(counts=False)
+    made.run(WARMUP + 1)
+    return made
 
 
 def _overheads(record: Record, model: str) -> None:
@@ -179,13 +215,15 @@ def _overheads(record: Record, model: str) -> None:
     points = sorted({key[:2] for key in steps})
     for context, batch in points:
         dense = steps.get((context, batch, "dense"))
+        again = steps.get((context, batch, "dense again"))
         for name in ("control", "control, laws compiled"):
             other = steps.get((context, batch, name))
             if dense is None or other is None:
                 continue
             share = other["median_s"] / dense["median_s"] - 1.0
             point = {"model": model, "context": context, "batch": batch, "variant": name}
-            record.add("control_overhead", **point, share_of_step=share)
+            drift = again["median_s"] / dense["median_s"] - 1.0 if again else None
+            record.add("control_overhead", **point, share_of_step=share, drift=drift)
     for variant in (v.name for v in VARIANTS if v.prunes):
         for batch in sorted({batch for _, batch in points}):
             ratios = [

@@ -8,7 +8,7 @@ import platform
 import shlex
 import subprocess
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from time import monotonic
 from typing import Any
@@ -43,6 +43,15 @@ class Place:
     def late(self) -> bool:
         """Whether the stage has used up its time."""
         return monotonic() - self.began > self.seconds
+
+    @property
+    def left_s(self) -> float:
+        """Seconds the stage may still take, at least 0."""
+        return max(0.0, self.seconds - (monotonic() - self.began))
+
+    def share(self, part: float) -> Place:
+        """Return the same place, late after ``part`` of the stage's seconds."""
+        return replace(self, seconds=part * self.seconds)
 
     def twins(self) -> Twins:
         """Return kernels with buffers of their own."""

@@ -19,6 +19,7 @@ from controllers.preset import Preset
 from controllers.presets import get_preset
 from controllers.serving.request import Request
 from reports.gpu.place import Place
+from reports.gpu.record import Record
 
 
 def batch_of(
@@ -49,7 +50,13 @@ def controlled(name: str, coverage: float | None = None) -> Preset:
 def empty_cache(
     place: Place, shape: DecoderShape, rows: int, capacity: int, dtype: torch.dtype
 ) -> DeviceCache:
-    """Allocate a cache of ``shape`` for ``rows`` of up to ``capacity`` tokens."""
+    """Allocate a cache of ``shape`` for ``rows`` of up to ``capacity`` tokens.
+
+    What earlier caches left in torch's pool is given back before: during a capture, when the card
+    is full, it could not be.
+    """
+    if place.cuda:
+        torch.cuda.empty_cache()
     return DeviceCache(
         layers=shape.layers,
         kv_heads=shape.kv_heads,
@@ -107,6 +114,25 @@ def make_runner(
         first = random_prompts(shape.vocabulary, [1] * rows)
         made.pretend(torch.tensor(first, device=place.device)[:, 0])
     return made
+
+
+def compiled_decoder(place: Place, record: Record, weights: Weights) -> Decoder:
+    """Return a decoder whose torch.compile was tried on one step; an eager one where that fails.
+
+    On CPU nothing is compiled. A failure is a row of the record.
+    """
+    if place.cuda:
+        decoder = Decoder(weights, place.twins(), compiled=True)
+        try:
+            made = make_runner(
+                place, batch_of(1, 32, 4), None, capacity=64, steps=4, decoder=decoder
+            )
+            made.run(1)
+            torch.cuda.synchronize()
+            return decoder
+        except Exception as error:  # torch.compile fails in ways of its own
+            record.failed("torch_compile", error, model=weights.shape.name)
+    return Decoder(weights, place.twins())
 
 
 def random_prompts(vocabulary: int, lengths: Sequence[int]) -> list[list[int]]:

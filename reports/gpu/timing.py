@@ -67,8 +67,8 @@ def time_calls(
     return _summary(spent, graph=captured)
 
 
-def time_steps(step: Call, count: int, place: Place) -> Timing:
-    """Time ``count`` calls that each change the device's state, one by one."""
+def time_steps(step: Call, count: int, place: Place, *, graph: bool) -> Timing:
+    """Time ``count`` calls that each change the device's state; ``graph`` says what they are."""
     if not place.cuda:
         spent = []
         for _ in range(count):
@@ -83,7 +83,7 @@ def time_steps(step: Call, count: int, place: Place) -> Timing:
         mark.record()
     torch.cuda.synchronize()
     spent = [a.elapsed_time(b) * 1e-3 for a, b in itertools.pairwise(marks)]
-    return _summary(spent, graph=True)
+    return _summary(spent, graph=graph)
 
 
 def copies_for(bytes_per_call: int, most: int = 16) -> int:

@@ -13,6 +13,7 @@ from controllers.priority import EntropyPriority, SeedPriority
 from controllers.temperature import FixedTemperature
 from reports.claims import composing, macro, results, system
 from reports.claims.claim import Ruling
+from reports.claims.decode_row import row_seconds
 from reports.claims.printed import CITATIONS, HEADINGS, METRICS, SETUP, TABLE_1
 from reports.claims.serve import (
     ATTENTION,
@@ -120,6 +121,20 @@ def test_overconfidence_prunes_more_under_a_law_that_reads_entropy_only():
 def test_pruning_pays_at_long_contexts_unless_scoring_costs_as_much_as_reading():
     assert system.scope(recorded()).ruling is HOLDS
     assert system.scope(recorded(), score_share=1.0).ruling is REFUTED
+    assert system.scope(with_step_law(per_scored_unit_s=1e-6)).ruling is REFUTED
+
+
+def test_choosing_costs_what_the_law_measured_and_else_a_share_of_the_read():
+    context = recorded()
+    free = with_step_law(per_scored_unit_s=0.0, pruned_step_s=0.0)
+    priced, guessed = row_seconds(context), row_seconds(free)
+    np.testing.assert_allclose(guessed.choose, guessed.read / 16.0)
+    law, at = context.scenario.profile.law, int(np.argmax(priced.read))
+    n, pages = 16, -(-int(context.trace.columns["context"][at]) // 16)
+    units = n * pages * context.model.layers * context.model.kv_heads
+    kv = n * priced.read[at] / law.per_kv_token_s
+    step = law.step_s(n, kv, 0, 0, pages_scored=units)
+    assert n * (priced.dense[at] + priced.choose[at]) == pytest.approx(step)
 
 
 def test_a_set_up_that_is_named_can_be_repeated():
@@ -173,7 +188,7 @@ def test_a_printed_gain_is_met_by_as_much_or_more(
     assert results.scheduling(with_served(crowded=crowded)).ruling is ruling
 
 
-@pytest.mark.parametrize(("per_kv", "ruling"), [(1e-4, HOLDS), (4e-6, CORRECTED), (1e-7, REFUTED)])
+@pytest.mark.parametrize(("per_kv", "ruling"), [(1e-4, HOLDS), (1e-6, CORRECTED), (1e-7, REFUTED)])
 def test_less_attention_saves_no_more_than_its_share(per_kv: float, ruling: Ruling):
     context = with_step_law(per_kv_token_s=per_kv)
     table = {

@@ -49,8 +49,8 @@ def test_the_checks_that_need_no_gpu_pass(out):
 def test_a_held_coverage_keeps_fewer_pages_and_dense_keeps_all(out):
     rows = read_rows(out, "loop", "step")
     kept = {(row["context"], row["variant"]): row["kept_share"] for row in rows}
-    assert kept[64, "dense"] == kept[64, "control"] == 1.0
-    assert kept[64, "attention 0.1"] < 1.0
+    assert kept[96, "dense"] == kept[96, "control"] == 1.0
+    assert kept[96, "attention 0.1"] < 1.0
 
 
 def test_the_profile_it_writes_can_be_read(out):

@@ -7,12 +7,15 @@ import math
 import numpy as np
 import pytest
 
+from controllers.core import LoadSignal
+from controllers.law_graph import traced
 from controllers.preset import Preset
 from controllers.presets import PRESETS
 from controllers.serving.load import LoadSensors
 from controllers.serving.request import Request, Sequence
 from simulator.array_board import Board
 from simulator.array_parts import fields_read
+from simulator.array_ranking import Scoring
 from tests.serving.worlds import STEP_LAW, limits
 
 LIMITS = limits()
@@ -74,3 +77,18 @@ def test_signals_that_are_asked_for_do_not_depend_on_the_others(name: str) -> No
     some = load.read(there, 10**10, 70)
     for field in load.asked:
         assert getattr(some, field).tobytes() == getattr(every, field).tobytes()
+
+
+@pytest.mark.parametrize("name", ["full", "scheduling", "seed"])
+def test_residents_are_scored_with_the_bits_of_the_law(name: str) -> None:
+    preset, rng = PRESETS[name], np.random.default_rng(5)
+    load = LoadSensors(preset, LIMITS, STEP_LAW, None)
+    graph = traced(preset.priority, LoadSignal)
+    assert graph is not None
+    scoring = Scoring(graph)
+    for n in (1, 26, 200, 64, 3):  # few, many, and few again, over what the many left
+        there = [waiting(rng, i, 5.0 if i else math.inf) for i in range(n)]
+        signal = load.read(there, 10**10, 70)
+        with np.errstate(all="ignore"):
+            _, expected = preset.priority.update((), signal)
+        assert scoring.of(signal).tobytes() == expected.tobytes()

@@ -14,7 +14,7 @@ from simulator.failure_study import SHOWN, audit, failure_study
 from simulator.scenario import build, run
 from traces.profile import read_profile
 
-RULES = Failures(mtbf_s=6.0, mttr_s=2.0, max_retries=2)
+RULES = Failures(mtbf_s=3.5, mttr_s=2.0, max_retries=2)
 
 
 @pytest.fixture(scope="module")

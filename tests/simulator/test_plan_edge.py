@@ -56,3 +56,19 @@ def test_a_level_without_a_knee_contradicts_nothing():
     lone = Answer(preset="b", knee=None, above=1.0, fewest=load(2, 9.0, 0.5), fewer=None)
     assert contradictions(lone) == []
     assert load_of_knee(lone) is None
+
+
+@pytest.mark.parametrize("knee", [None, load(1, 2.0, 0.9)])
+def test_a_knee_that_resamples_set_far_below_the_recordings_says_so(knee):
+    found = Answer(
+        preset="b",
+        knee=knee,
+        above=2.06,
+        fewest=load(2, 9.0, 0.5),
+        fewer=load(1, 9.0, 1.5),
+        recorded_knee_per_s=4.1,
+    )
+    (line,) = contradictions(found)  # and blames no router for it
+    for word in ("4.100 requests/s on the recording alone", "interval sets the knee, not the load"):
+        assert word in line
+    assert ("at no rate for sure" if knee is None else "up to 2.000 for sure") in line

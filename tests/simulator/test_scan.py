@@ -10,6 +10,8 @@ import pytest
 from controllers.presets import PRESETS
 from controllers.serving.limits import EngineLimits
 from simulator import ClusterConfig, Residual, TraceModel, poisson_workload, run_workload
+from simulator.pruning import ShareTable
+from simulator.residual import counter_normal, response
 from simulator.scan import Trajectory, scan
 from simulator.scripts import Scripts, write_scripts
 from simulator.workload import Workload
@@ -42,6 +44,43 @@ def test_a_scan_gives_every_token_of_a_served_ledger(
         mine = tokens["request_id"] == arrival.request.request_id
         preemptions = ledger.requests["preemptions"][ledger.row_of[arrival.request.request_id]]
         _assert_equal(made, tokens, mine, preemptions)
+
+
+def raised(model: TraceModel, above: float) -> TraceModel:
+    """Return a model some of whose rows keep every page at some of the coverages only."""
+    shares = model.shares.shares.copy()
+    shares[:, 2:][shares[:, 2:] > above] = 1.0
+    return dataclasses.replace(model, shares=ShareTable.of(model.shares.coverages, shares))
+
+
+@pytest.mark.parametrize("minimum", [0.0, 0.97])
+def test_rows_that_keep_every_page_move_no_entropy(
+    minimum: float, trace: Trace, model: TraceModel, residual: Residual
+):
+    preset = dataclasses.replace(PRESETS["full"], sparse_min_context=1, probe_every=0)
+    model = raised(model, float(np.median(model.shares.shares[:, 3])))
+    workload = poisson_workload(trace, rate_per_s=40.0, n_requests=12, seed=3)
+    plain = _scripts(model, workload)
+    arrivals = workload.arrivals
+    asked = [dataclasses.replace(a.request, min_coverage=minimum) for a in arrivals]
+    answers = [a.trace_index for a in arrivals], [a.output_tokens for a in arrivals]
+    scripts = write_scripts(model, asked, *answers, seed=0)
+    every = scan(scripts, model, residual, preset)
+    moved = full = 0
+    for request, made, start in zip(asked, every, plain.starts.tolist(), strict=True):
+        rows = plain.rows[start : start + made.n_tokens].astype(np.intp)
+        coverage = made.coverage.astype(np.float64)
+        assert made.share == pytest.approx(model.shares.share(rows, coverage), abs=1e-6)
+        ids = np.full(len(rows), request.request_id)
+        normals = counter_normal(residual.seed, ids, np.arange(len(rows)))
+        factor = residual.factor(coverage, made.share, normals)
+        scale = response(model.h_cal[rows], model.v_cal[rows])
+        expected = model.h_cal[rows] + factor * scale
+        assert made.h_cal == pytest.approx(expected, abs=1e-5)
+        full += int(((made.share == 1.0) & (made.coverage < 1.0)).sum())
+        moved += int((factor != 0.0).sum())
+    assert full > 20
+    assert moved > 20
 
 
 def _scripts(model: TraceModel, workload: Workload) -> Scripts:

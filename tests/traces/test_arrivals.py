@@ -117,7 +117,7 @@ def test_a_bad_row_is_named_by_line_and_field(tmp_path, text, message):
 def test_unreadable_files_are_named(tmp_path):
     broken = tmp_path / "x.gz"
     broken.write_bytes(gzip.compress(AZURE.encode())[:-9])
-    for path in (broken, tmp_path / "nowhere", save(tmp_path, AZURE, "plain.gz")):
+    for path in (broken, tmp_path / "nowhere"):
         with pytest.raises(ArrivalsError, match=f"{path.name}: cannot be read"):
             read_arrivals(path)
 
@@ -188,5 +188,5 @@ def test_public_files_read_as_their_page_describes_them(
 
 
 def test_a_file_of_lengths_without_times_is_refused(data_dir):
-    with pytest.raises(ArrivalsError, match="match no known format"):
+    with pytest.raises(ArrivalsError, match="arrived_at: is missing: lengths without times"):
         read_arrivals(data_dir / "arrivals" / "vidur_arxiv_summarization_lengths.csv.gz")
