@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import sys
+
 import typer
 
-from traces.console import quiet_libraries
+from traces.console import INTERRUPTED, note, quiet_libraries
 
 app = typer.Typer(
     name="entropic",
@@ -64,9 +66,13 @@ def _mount() -> None:
 
 def main() -> None:
     """Run the command line."""
-    quiet_libraries()
-    _mount()
-    app()
+    try:
+        quiet_libraries()
+        _mount()
+        app()
+    except KeyboardInterrupt:  # before a command began; commands answer it themselves
+        note("interrupted")
+        sys.exit(INTERRUPTED)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,17 @@ from typing import Annotated, Any
 import typer
 
 from controllers.samplers import Sampler
-from traces.console import FAILED, commit, emit_json, guarded, note, package_versions, progress
+from traces.console import (
+    FAILED,
+    INTERRUPTED,
+    commit,
+    emit_json,
+    guarded,
+    note,
+    package_versions,
+    progress,
+)
 
-INTERRUPTED = 130  # 128 and the number of SIGINT
 LIBRARIES = ("torch", "transformers", "numpy", "entropic-time")
 HERE = Path(__file__).parent
 app = typer.Typer(no_args_is_help=True)

@@ -144,9 +144,10 @@ def plan(
         usd_per_gpu_hour=known.usd_per_hour if usd_per_hour is None else usd_per_hour,
     )
     pool = Pool(setup, store, jobs=jobs, cluster=cluster, progress=Ticker("simulations"))
-    found = make_plan(
-        setup, level, pool, presets=names, price=price, draws=seeds, replicas_max=replicas_max
-    )
+    with store.kept():
+        found = make_plan(
+            setup, level, pool, presets=names, price=price, draws=seeds, replicas_max=replicas_max
+        )
     document = plan_document(found)
     if out is not None:
         write_document(out, seed, document)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from reports.simulate_text import over_seeds, seeds_table, tenants_table
 from simulator.caveats import caveat_json
 from simulator.commands import (
     ArrivalsFile,
@@ -38,17 +39,16 @@ from simulator.commands import (
     TraceFile,
     Turns,
     Users,
+    Warmup,
     assemble,
     device,
 )
 from simulator.run_text import report
 from traces.console import emit_json, guarded, note, progress
-from traces.text import number, table
 
 if TYPE_CHECKING:
     from controllers.preset import Preset
     from controllers.serving.decisions import DecisionRow
-    from controllers.serving.metrics import Metric
     from simulator.cluster_modes import Witnesses
     from simulator.decisions import Kept
     from simulator.scenario import Run, Scenario
@@ -81,6 +81,7 @@ def simulate(
     turns: Turns = None,
     think: Think = None,
     cut_prompts: CutPrompts = False,
+    warmup: Warmup = 0.0,
     mode: ModeOption = "auto",
     max_seqs: MaxSeqs = None,
     token_budget: TokenBudget = None,
@@ -131,6 +132,7 @@ def simulate(
         turns=turns,
         think=think,
         cut_prompts=cut_prompts,
+        warmup=warmup,
         whole_trace=False,
     )
     asked = decisions is not None or (html is not None and mode == "online")
@@ -153,15 +155,15 @@ def simulate(
         notes = caveat_json(scenario, done.caveats)
         metrics: dict[str, Any] = dict(done.metrics)
         if others:
-            config["seeds"], metrics = seeds, _over_seeds([done, *others])
+            config["seeds"], metrics = seeds, over_seeds([done, *others])
         said: dict[str, Any] = {"metrics": metrics, "caveats": notes}
         said |= {} if others else {"groups": groups_of(scenario, done)}  # of one seed alone
         emit_json("simulate", seed=seed, config=config, **said)
         return
     sys.stdout.write(report(scenario, done))
-    sys.stdout.write(_tenants_table(groups_of(scenario, done).get("tenant", {})))
+    sys.stdout.write(tenants_table(groups_of(scenario, done).get("tenant", {})))
     if others:
-        sys.stdout.write("\n" + _seeds_table([done, *others]))
+        sys.stdout.write("\n" + seeds_table([done, *others]))
 
 
 def _run(
@@ -253,41 +255,3 @@ def _write(
         logs = {done.preset: rows} if rows else None
         write_simulation_page(html, simulation_evidence(scenario, [done], decisions=logs))
         note(f"wrote {html}")
-
-
-def _tenants_table(tenants: Mapping[str, Mapping[str, Metric]]) -> str:
-    """Return what each tenant got, a row each; nothing where there is one tenant alone."""
-    if len(tenants) < 2:
-        return ""
-    rows = []
-    for name, found in tenants.items():
-        cells = [found["completed"], found["tokens"]]
-        for latency in ("ttft_s", "tpot_s", "e2e_s"):
-            one = found[latency]
-            cells += [one[at] if isinstance(one, dict) else None for at in ("mean", "p99")]
-        cells.append(found["nll_nats_per_token"])
-        rows.append([name, *(number(None if isinstance(c, dict) else c) for c in cells)])
-    header = (
-        "tenant", "completed", "tokens", "TTFT, s", "p99", "TPOT, s", "p99", "e2e, s", "p99",
-        "NLL, nat/token",
-    )  # fmt: skip
-    return "\n" + table(header, rows)
-
-
-def _over_seeds(runs: Sequence[Run]) -> dict[str, Any]:
-    from simulator.analysis import across, flatten, nested
-
-    return nested(across([flatten(run.metrics) for run in runs]))
-
-
-def _seeds_table(runs: Sequence[Run]) -> str:
-    """Return the means over seeds with their 95 % half-widths."""
-    from simulator.analysis import across, flatten
-
-    rows = []
-    for name, found in across([flatten(run.metrics) for run in runs]).items():
-        if found is not None and (found.half or found.mean):
-            rows.append([name, number(found.mean, 4), number(found.half, 2)])
-    first, last = runs[0].seed, runs[-1].seed
-    header = ("metric", "mean", "± 95 %")
-    return f"over seeds {first} to {last}\n" + table(header, rows)

@@ -112,14 +112,15 @@ def sweep(
     store = Store(None if out is None else out.with_name(out.name + RUNS), fresh=fresh)
     pool = Pool(setup, store, jobs=jobs, cluster=cluster, progress=Ticker("simulations"))
     known = scenario.profile
-    cells = run_grid(
-        pool,
-        presets=names,
-        rates_per_s=loads,
-        replicas=counts,
-        draws=seeds,
-        price=Price(gpus=known.gpus, usd_per_gpu_hour=known.usd_per_hour),
-    )
+    with store.kept():
+        cells = run_grid(
+            pool,
+            presets=names,
+            rates_per_s=loads,
+            replicas=counts,
+            draws=seeds,
+            price=Price(gpus=known.gpus, usd_per_gpu_hour=known.usd_per_hour),
+        )
     config = {**setup.scenario.to_json(), "block_requests": setup.blocks.length}
     if out is not None:
         write_grid(out, cells, provenance("entropic-sweep", seed=seed, config=config))

@@ -7,7 +7,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from controllers.core import require
 from controllers.serving.ledger import Ledger
+from controllers.serving.summary import NS_PER_S
 from controllers.steplaw import chunk_squares
 from simulator.join import join_line
 from traces.text import number
@@ -28,6 +30,7 @@ COUNTED = {
     "bootstrapped_tokens": "tokens beyond a recording's end, from its own blocks",
     "recordings_cut_short": "recordings ended at the recorder's limit",
     "recordings_reused": "requests reuse a recording",
+    "requests_in_warmup": "requests arrived in the warm-up and count in no latency or rate",
     "steps_outside_profile": "steps lie outside what the step law was fitted on",
     "steps_unchecked": "steps were not recorded, and the limits allow some to lie outside what the "
     "step law was fitted on",
@@ -42,6 +45,7 @@ COUNTED = {
 def caveat_lines(scenario: Scenario, done: Run) -> list[str]:
     """Return one line per thing a reader must know before quoting a run's numbers."""
     found = done.caveats
+    counted = scenario.n_requests - found.get("requests_in_warmup", 0)
     joined = "join_tokens" in found
     lengths = "sessions'" if scenario.sessions else "arrival trace's" if joined else "recording's"
     lines = [
@@ -51,8 +55,7 @@ def caveat_lines(scenario: Scenario, done: Run) -> list[str]:
         "NLL is that of dense attention, whatever the coverage",
         f"goodput: first token within {number(scenario.ttft_slo_s)} s and "
         f"{number(scenario.tpot_slo_s)} s per token",
-        f"p99 rests on the slowest {-(-scenario.n_requests // 100)} of {scenario.n_requests} "
-        "requests",
+        f"p99 rests on the slowest {-(-counted // 100)} of {counted} requests",
     ]
     lines += profile_lines(scenario)
     if scenario.arrivals is not None:
@@ -85,6 +88,21 @@ def evictions(ledger: Ledger) -> dict[str, int]:
     """Count the pages that requests gave up; empty where none did."""
     pages = int(ledger.requests["pages_evicted"].sum())
     return {"pages_evicted": pages} if pages else {}
+
+
+def warmed_up(scenario: Scenario, ledger: Ledger) -> dict[str, int]:
+    """Count the requests that the warm-up leaves out, of which there must be fewer than all."""
+    if scenario.warmup_s == 0.0:
+        return {}
+    arrived_s = ledger.requests["arrival_ns"] / NS_PER_S
+    early = int((arrived_s < scenario.warmup_s).sum())
+    last = float(arrived_s.max())
+    require(
+        early < len(arrived_s),
+        f"warmup must be under {last:.4g} s, when the last request arrives",
+        warmup=scenario.warmup_s,
+    )
+    return {"requests_in_warmup": early}
 
 
 def shift_line(scenario: Scenario) -> str:

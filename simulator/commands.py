@@ -60,6 +60,9 @@ ArrivalsFile = Annotated[
         help="Recorded arrivals (Azure, Mooncake, BurstGPT, Vidur, ...), with their lengths.",
     ),
 ]
+Warmup = Annotated[
+    float, typer.Option(help="Leave out of every metric what arrived or began before, s.")
+]
 MaxSeqs = Annotated[int | None, typer.Option(help="Residents at once; default: the profile's.")]
 TokenBudget = Annotated[int | None, typer.Option(help="Tokens per step; default: the profile's.")]
 Pages = Annotated[int | None, typer.Option(help="KV pages in the pool; default: the profile's.")]
@@ -142,6 +145,7 @@ def assemble(
     turns: float | None = None,
     think: float | None = None,
     cut_prompts: bool = False,
+    warmup: float = 0.0,
     whole_trace: bool = True,
 ) -> Scenario:
     """Read the files that options name and return the scenario.
@@ -190,6 +194,7 @@ def assemble(
         n_requests=requests,
         sessions=sessions,
         cut_prompts=cut_prompts,
+        warmup_s=warmup,
         replicas=replicas,
         router=_one_of("router", router, routers),
         arrivals=arrivals,

@@ -72,7 +72,7 @@ def kept_by(scenario: Scenario, preset: Preset, seed: int) -> Kept:
     found = Trajectories(
         scenario.model,
         replace(scenario.residual, seed=seed),
-        preset,
+        scenario.profile.served(preset),
         scenario.workload(seed).arrivals,
         seed=seed,
     )

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, cast
+from functools import partial
+from itertools import chain
+from typing import cast
 
 from controllers.core import require
 from simulator.plan_figures import Figures
 from simulator.plan_point import Point, Setup, simulate_alike
 from simulator.plan_store import Store
+from traces.spread import spread
 
 Progress = Callable[[int, int], None]  # simulations done, and asked for so far
 Answer = tuple[Point, Figures]
@@ -59,14 +61,12 @@ class Pool:
     def _simulated(self, points: list[Point]) -> Iterator[Answer]:
         if not points:
             return iter(())
-        batches = self._batches(points)
-        if not self._cluster and min(self._jobs, len(batches)) == 1:
-            return (
-                answer
-                for batch in batches
-                for answer in zip(batch, simulate_alike(self._setup, batch), strict=True)
-            )
-        return self._parallel(batches)
+        batches, jobs = self._batches(points), self._jobs
+        if self._cluster:
+            return chain.from_iterable(self._on_ray(batches))
+        if min(jobs, len(batches)) == 1:  # one by one, so that each is stored as it comes
+            return chain.from_iterable(map(partial(_each, self._setup), batches))
+        return chain.from_iterable(spread(partial(_all, self._setup), batches, jobs, ordered=False))
 
     def _batches(self, points: list[Point]) -> list[list[Point]]:
         """Put points that share a law scan together, unless processors would then go idle."""
@@ -77,21 +77,13 @@ class Pool:
             return [[point] for point in points]
         return list(alike.values())
 
-    def _parallel(self, batches: list[list[Point]]) -> Iterator[Answer]:
+    def _on_ray(self, batches: list[list[Point]]) -> list[list[Answer]]:
+        """Return all answers at once: joblib's Ray backend has no generator."""
         from joblib import Parallel, delayed, parallel_config
 
-        backend: AbstractContextManager[Any] = nullcontext()
-        if self._cluster:
-            backend = parallel_config(backend="ray", n_jobs=self._jobs)
-        with backend:
-            # Each answer is stored as it comes; Ray's backend gives a batch at a time only.
-            pool = Parallel(
-                n_jobs=None if self._cluster else self._jobs,
-                return_as="list" if self._cluster else "generator_unordered",
-            )
-            found = pool(delayed(_answers)(self._setup, batch) for batch in batches)
-            for answers in cast("Iterator[list[Answer]]", found):
-                yield from answers
+        with parallel_config(backend="ray", n_jobs=self._jobs):
+            found = Parallel()(delayed(_all)(self._setup, batch) for batch in batches)
+        return cast("list[list[Answer]]", found)
 
 
 def register_ray() -> None:
@@ -113,5 +105,9 @@ def register_ray() -> None:
     register()
 
 
-def _answers(setup: Setup, batch: list[Point]) -> list[Answer]:
-    return list(zip(batch, simulate_alike(setup, batch), strict=True))
+def _each(setup: Setup, batch: list[Point]) -> Iterator[Answer]:
+    return zip(batch, simulate_alike(setup, batch), strict=True)
+
+
+def _all(setup: Setup, batch: list[Point]) -> list[Answer]:
+    return list(_each(setup, batch))

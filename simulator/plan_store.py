@@ -10,7 +10,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 from simulator.plan_figures import Figures
@@ -32,6 +33,17 @@ class Store:
             path.unlink(missing_ok=True)
         elif path.exists():
             self._load(path)
+
+    @contextmanager
+    def kept(self) -> Iterator[None]:
+        """Tell whoever interrupts what need not be run again."""
+        try:
+            yield
+        except KeyboardInterrupt:
+            if self._path is None:
+                raise
+            found = f"{len(self._known)} simulations are kept in {self._path}"
+            raise KeyboardInterrupt(f"{found}, the same command goes on") from None
 
     def get(self, key: str) -> Figures | None:
         """Return the figures of ``key``, if they are known."""

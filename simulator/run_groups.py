@@ -22,6 +22,7 @@ def groups_of(scenario: Scenario, run: Run) -> dict[str, dict[str, dict[str, Met
             step_law=scenario.profile.law,
             ttft_slo_s=scenario.ttft_slo_s,
             tpot_slo_s=scenario.tpot_slo_s,
+            warmup_s=scenario.warmup_s,
         )
         for kind, group_of in kinds.items()
     }

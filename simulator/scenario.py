@@ -58,6 +58,7 @@ class Scenario:
     mode: ModeName = "auto"  # how the simulation steps; all modes give the same ledger
     cluster: ClusterPlan | None = None  # in the place of ``replicas`` alike
     record: bool = True  # a ledger row per token and step; off saves memory, ITL is then binned
+    warmup_s: float = 0.0  # what arrived or began before counts in no metric
     share_prefixes: bool = True  # prompts that begin alike share pages, where arrivals say so
     model: TraceModel = field(repr=False)
     residual: Residual = field(repr=False)  # fitted; each run seeds its own
@@ -70,6 +71,11 @@ class Scenario:
                 f"{name} must be finite and > 0",
                 **{name: value},
             )
+        require(
+            math.isfinite(self.warmup_s) and self.warmup_s >= 0.0,
+            "warmup must be finite and >= 0",
+            warmup=self.warmup_s,
+        )
         for name in ("n_requests", "replicas", "bytes_per_page_unit"):
             value = getattr(self, name)
             require(value >= 1, f"{name} must be >= 1", **{name: value})
@@ -98,6 +104,7 @@ class Scenario:
             "bytes_per_page_unit": self.bytes_per_page_unit,
             **self._load_json(),
             "requests": self.n_requests,
+            "warmup_s": self.warmup_s,
             "replicas": self.replicas,
             "router": self.router,
             "target_nats": self.asking.target_nats,
@@ -159,6 +166,7 @@ def build(
     sessions: Sessions | None = None,
     cut_prompts: bool = False,
     record: bool = True,
+    warmup_s: float = 0.0,
 ) -> Scenario:
     """Return a scenario; what is None is derived from the trace and the profile.
 
@@ -217,6 +225,7 @@ def build(
         sessions=sessions,
         cut_prompts=cut_prompts,
         record=record,
+        warmup_s=warmup_s,
         model=library.model,
         residual=library.residual,
     )
@@ -251,6 +260,7 @@ def run(
         record_steps=scenario.record,
         ttft_slo_s=scenario.ttft_slo_s,
         tpot_slo_s=scenario.tpot_slo_s,
+        warmup_s=scenario.warmup_s,
     )
     residual = replace(scenario.residual, seed=seed)
     workload = scenario.workload(seed)
@@ -269,6 +279,7 @@ def run(
         **workload.caveats,
         **stretched,
         **caveats.evictions(result.ledger),
+        **caveats.warmed_up(scenario, result.ledger),
     }
     return Run(preset=preset.name, seed=seed, caveats=found, result=result)
 

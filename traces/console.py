@@ -1,6 +1,6 @@
 """What every command shares: results on stdout, diagnostics on stderr, one-line errors, exit codes.
 
-Exit codes: 0 done, 1 a checked property failed, 2 bad input.
+Exit codes: 0 done, 1 a checked property failed, 2 bad input, 130 interrupted.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ P = ParamSpec("P")
 R = TypeVar("R")
 
 FAILED, BAD_INPUT = 1, 2
+INTERRUPTED = 130  # 128 and the number of SIGINT, as shells report it
 JOBLIB = (
     r"\d+ tasks (which were still being processed|have been successfully executed)",
     "A worker stopped while some jobs were given to the executor",
@@ -30,12 +31,18 @@ JOBLIB = (
 
 
 def guarded(command: Callable[P, R]) -> Callable[P, R]:
-    """Turn ``ValueError`` and ``OSError`` of a command into one line on stderr and exit code 2."""
+    """Turn ``ValueError`` and ``OSError`` of a command into one line on stderr and exit code 2.
+
+    An interrupt is one line too, with what it was raised with, and exit code 130.
+    """
 
     @functools.wraps(command)
     def run(*args: P.args, **kwargs: P.kwargs) -> R:
         try:
             return command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            note(": ".join(("interrupted", *map(str, interrupt.args))))
+            raise SystemExit(INTERRUPTED) from None
         except (ValueError, OSError) as error:
             if isinstance(error, BrokenPipeError):
                 raise

@@ -5,8 +5,9 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from types import MappingProxyType
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,7 @@ from reports.statistics import Flat, Interval, interval
 from reports.studies.ablation import measures
 from reports.studies.per_token import RATIOS, Sums, intervals, prompt_sums, resampled
 from simulator.scenario import Scenario, run
+from traces.spread import spread
 
 BASELINE, SAMPLING, SCHEDULING = "Baseline", "Sampling only", "Scheduling only"
 ATTENTION, FULL, PRINTED = "Attention only", "Full system", "Printed"
@@ -76,17 +78,8 @@ def serve(
     scenario: Scenario, presets: Mapping[str, Preset], seeds: Sequence[int], jobs: int
 ) -> Mapping[str, Served]:
     """Run every preset at every seed; a seed deals the same arrivals and requests to all."""
-    tasks = [(preset, seed) for preset in presets.values() for seed in seeds]
-    first = [seed == seeds[0] for _, seed in tasks]
-    if jobs == 1:
-        done = [_one(scenario, *task, first=f) for task, f in zip(tasks, first, strict=True)]
-    else:
-        from joblib import Parallel, delayed
-
-        done = Parallel(n_jobs=jobs or -1)(
-            delayed(_one)(scenario, *task, first=f) for task, f in zip(tasks, first, strict=True)
-        )
-    runs = cast("list[_Done]", list(done))  # joblib types its workers' answers as unknown
+    tasks = [_Task(preset, seed, seed == seeds[0]) for preset in presets.values() for seed in seeds]
+    runs = list(spread(partial(_one, scenario), tasks, jobs or -1))
     groups = [runs[i : i + len(seeds)] for i in range(0, len(runs), len(seeds))]
     base = groups[list(presets).index(BASELINE)][0].sums
     weights = resampled(scenario)
@@ -114,6 +107,12 @@ def change_pct(served: Mapping[str, Served], row: str, name: str) -> Interval | 
     return interval(change.tolist()) if np.isfinite(change).all() else None
 
 
+class _Task(NamedTuple):
+    preset: Preset
+    seed: int
+    first: bool
+
+
 class _Done(NamedTuple):
     """What one run sends back from its process; ledger and sums of the first seed only."""
 
@@ -122,12 +121,12 @@ class _Done(NamedTuple):
     sums: Sums
 
 
-def _one(scenario: Scenario, preset: Preset, seed: int, *, first: bool) -> _Done:
-    done = run(scenario, preset, seed)
+def _one(scenario: Scenario, task: _Task) -> _Done:
+    done = run(scenario, task.preset, task.seed)
     flat = measures(done)
     flat["tau_per_cost"] = _ratio(flat["tau_nats"], flat["cost_s"])
     flat["tokens_per_busy_s"] = _ratio(flat["generated_tokens"], flat["cost_s"])
-    if not first:
+    if not task.first:
         return _Done(flat, Ledger(record_tokens=False), {})
     return _Done(flat, done.result.ledger, prompt_sums(scenario, [done]))
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import cast
+from functools import partial
 
 from controllers.core import require
 from controllers.presets import get_preset
 from simulator.scenario import Run, Scenario, run
+from traces.spread import spread
 
 Progress = Callable[[int, int], None]
 
@@ -35,24 +36,13 @@ def run_all(
     Runs are pure functions of their task, so the answer does not depend on ``jobs``.
     """
     require(jobs >= 0, "jobs must be >= 0", jobs=jobs)
-    jobs = min(jobs or os.cpu_count() or 1, len(tasks))
+    jobs = max(1, min(jobs or os.cpu_count() or 1, len(tasks)))
     done = []
-    for one in _runs(scenario, tasks, jobs):
+    for one in spread(partial(_one, scenario), tasks, jobs):
         done.append(one)
         if progress is not None:
             progress(len(done), len(tasks))
     return done
-
-
-def _runs(scenario: Scenario, tasks: Sequence[Task], jobs: int) -> Iterator[Run]:
-    if jobs <= 1:
-        return (_one(scenario, task) for task in tasks)
-    from joblib import Parallel, delayed
-
-    results = Parallel(n_jobs=jobs, return_as="generator")(
-        delayed(_one)(scenario, task) for task in tasks
-    )
-    return cast("Iterator[Run]", results)  # joblib types its workers' answers as unknown
 
 
 def _one(scenario: Scenario, task: Task) -> Run:

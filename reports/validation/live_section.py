@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
 from reports.figures.live_validation import curves, latencies, queues
 from reports.parts import Evidence, Part
 from reports.tables import Cell, Grid, html_table
-from reports.validation.live_text import shown_load
+from reports.validation.live_text import aside_lines, shown_load
 
 Document = Mapping[str, Any]
 STATS = ("mean", "p50", "p95", "p99")
@@ -41,7 +41,7 @@ def live(found: Evidence) -> Part | None:
         f"{parity['plans_differing']} of {parity['plans']:,} plans and "
         f"{parity['commands_differing']} of {parity['commands']:,} commands differ.</p>"
         + "".join(html_table(live_grid(cell), escape(_caption(cell))) for cell in cells)
-        + "".join(f"<p>{escape(line)}</p>" for g in document["growth"] for line in g["lines"])
+        + _notes(aside_lines(document))
     )
     return Part(
         name="live_validation",
@@ -57,31 +57,38 @@ def live_trajectories(found: Evidence) -> Part | None:
     document = found.results.get("live_validation")
     if document is None:
         return None
-    lines = "".join(
-        f"<li>{escape(cell['preset'])} at {shown_load(cell['load'])}: {escape(cell['causes'])}</li>"
+    lines = [
+        f"{cell['preset']} at {shown_load(cell['load'])}: {cell['causes']}"
         for cell in document["cells"]
         if cell["load"] > 0.0
-    )
+    ]
     return Part(
         name="live_trajectories",
         title="Closed loop predicted from open-loop recordings",
-        html=f"<ul class=notes>{lines}</ul>",
+        html=_notes(lines),
         figure=curves(document, footer=live_footer(document)),
         caption="Share of tokens by temperature, coverage and entropy.",
     )
 
 
 def live_growth(found: Evidence) -> Part | None:
-    """Show the queue above capacity, measured and simulated."""
-    document = found.results.get("live_validation")
+    """Show the queue above capacity, measured and simulated; of a campaign of its own, if any."""
+    document = found.results.get("live_overload") or found.results.get("live_validation")
     if document is None or not document["growth"]:
         return None
+    lines = [line for growth in document["growth"] for line in growth["lines"]]
     return Part(
         name="live_growth",
         title="Above capacity",
+        html=_notes(lines),
         figure=queues(document, footer=live_footer(document)),
         caption="Requests in the system; each run had a window of arrivals of its own.",
     )
+
+
+def _notes(lines: Sequence[str]) -> str:
+    items = "".join(f"<li>{escape(line)}</li>" for line in lines)
+    return f"<ul class=notes>{items}</ul>" if items else ""
 
 
 def live_grid(cell: Mapping[str, Any]) -> Grid:

@@ -23,7 +23,7 @@ def live_text(document: Document) -> str:
     ]
     for cell in document["cells"]:
         lines += [_line(cell, row) for row in cell["rows"] if row["stat"] in STATS]
-    lines += _aside(document)
+    lines += aside_lines(document)
     lines += ["", _head()]
     for cell in document["cells"]:
         lines += [_trajectory(cell, row) for row in cell["trajectories"]]
@@ -48,9 +48,11 @@ def _line(cell: Mapping[str, Any], row: Mapping[str, Any]) -> str:
     )
 
 
-def _aside(document: Document) -> list[str]:
+def aside_lines(document: Document) -> list[str]:
     """Say how many repeats count, how many were set aside, and what the means were with them."""
-    lines = []
+    lines: list[str] = []
+    if "set_aside" not in document:  # of before there was a rule
+        return lines
     for cell in document["cells"]:
         where = f"{cell['preset']} at {shown_load(cell['load'])}"
         lines.append(f"{where}: {cell['repeats']} repeats, {cell['set_aside']} runs set aside")

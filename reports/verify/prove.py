@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import cast
 
 from controllers.compose import Gated, rate_limited
 from controllers.core import require
@@ -21,6 +20,7 @@ from reports.verify.finding import Finding
 from reports.verify.run import check
 from reports.verify.setting import get_budget
 from reports.verify.target import Part, Target, resolve
+from traces.spread import spread
 
 LOOPS = (
     "micro.stability",
@@ -93,18 +93,8 @@ def prove(
     """Run every job on ``processes`` processors; return a finding per law and property."""
     planned = jobs(lanes, seed)
     findings = []
-    for done, finding in enumerate(_spread(planned, processes), start=1):
+    for done, finding in enumerate(spread(run, planned, processes), start=1):
         findings.append(finding)
         if progress is not None:
             progress(done, len(planned))
     return findings
-
-
-def _spread(planned: list[Job], processes: int) -> Iterator[Finding]:
-    if processes == 1:
-        yield from map(run, planned)
-        return
-    from joblib import Parallel, delayed
-
-    found = Parallel(n_jobs=processes, return_as="generator")(delayed(run)(job) for job in planned)
-    yield from cast("Iterator[Finding]", found)  # typed as if a worker might return nothing

@@ -6,6 +6,7 @@ import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner, Result
 
@@ -82,3 +83,13 @@ def profile_file(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def inputs(trace_file: Path, profile_file: Path) -> tuple[object, ...]:
     return "--trace", trace_file, "--profile", profile_file
+
+
+@pytest.fixture(scope="session")
+def arrivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    rng = np.random.default_rng(11)
+    times = np.cumsum(rng.exponential(1.0, 40))
+    path = tmp_path_factory.mktemp("arrivals") / "hour.csv"
+    rows = [f"{t:.3f},{rng.integers(10, 60)},{rng.integers(2, 12)}" for t in times]
+    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "\n".join(rows) + "\n")
+    return path

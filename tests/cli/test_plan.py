@@ -2,25 +2,12 @@ from __future__ import annotations
 
 import functools
 import json
-from pathlib import Path
 
-import numpy as np
 import pytest
 
 import simulator.plan_pool as plan_pool
 
 SLO = "ttft_p99<3s,tpot_p95<150ms"
-ROWS = 40
-
-
-@pytest.fixture(scope="session")
-def arrivals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    rng = np.random.default_rng(11)
-    times = np.cumsum(rng.exponential(1.0, ROWS))
-    path = tmp_path_factory.mktemp("arrivals") / "hour.csv"
-    rows = [f"{t:.3f},{rng.integers(10, 60)},{rng.integers(2, 12)}" for t in times]
-    path.write_text("arrived_at,num_prefill_tokens,num_decode_tokens\n" + "\n".join(rows) + "\n")
-    return path
 
 
 @pytest.fixture
