@@ -8,7 +8,7 @@ every page listed, which is why coverage 1 equals it bit for bit.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -22,8 +22,8 @@ from backend.rows import Chunk, DecodeRows
 from backend.sparse import SparseAttention
 from controllers.serving.messages import Row
 from kernels.decoder_layer.native import Laid
+from kernels.dispatch import Decoded, decode_pages
 from kernels.page_select.naive import Pins
-from kernels.paged_decode.native import Decoded, decode_pages
 from kernels.paged_decode.prefill import prefill
 
 ATTENTION = "entropic"
@@ -65,11 +65,23 @@ class StepInputs:
     page_units_dense: int = 0  # what dense attention would have read
     pages_scored: int = 0  # pages whose score was taken, summed likewise
     laid: Laid | None = None  # its one-token rows for the layer kernel, once a layer asked
+    kept: list[Tensor] = field(default_factory=list)  # pages of pruned rows, [B, Hkv] per layer
 
     @property
     def sparse_rows_run_dense(self) -> int:
         """Rows asked to prune that are too short to gain by it, and so ran dense."""
         return 0 if self.decode is None else self.decode.ran_dense
+
+    def count(self) -> None:
+        """Add what pruned rows read to ``page_units_read``; once, after the pass.
+
+        Not layer by layer: each time the host would wait for the device.
+        """
+        if self.kept:
+            assert self.decode is not None
+            assert self.decode.pruned is not None
+            self.page_units_read += int(torch.stack(self.kept)[:, self.decode.pruned.counted].sum())
+            self.kept.clear()
 
 
 def paged_attention(
@@ -118,8 +130,9 @@ def _decode(step: StepInputs, layer: int, q: Tensor, scaling: float) -> Tensor:
     pruned = rows.pruned
     if pruned is not None and layer >= step.sparse.dense_layers:
         step.pages_scored += heads * pruned.units
+        step.page_units_read -= heads * pruned.units
         chosen, count = choose(step, layer, pruned, q if rows.all_pruned else q[pruned.at], scaling)
-        step.page_units_read += int(count[pruned.counted].sum()) - heads * pruned.units
+        step.kept.append(count)
         pages, kept = (chosen, count) if rows.all_pruned else rows.merge(pages, kept, chosen, count)
     k_pages, v_pages = step.cache.layer_pages(layer)
     wanted = step.mass is not None or step.cache.lag is not None

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from backend.memory import zeros
 from backend.sparse import Scorer
-from kernels.kv_store import native as kv_store
+from kernels import dispatch
 from kernels.low_bit_keys.naive import KeyCodes, encode
 from kernels.page_stats import Bounds, Moments, PageStats
 
@@ -35,15 +35,23 @@ class PagedCache:
         n_pages: int,
         page_tokens: int,
         dtype: torch.dtype = torch.float32,
+        device: torch.device | str = "cpu",
         scorer: Scorer = "mean_std",
     ) -> None:
-        """Allocate an empty cache of ``n_pages`` pages of ``page_tokens`` tokens."""
+        """Allocate an empty cache of ``n_pages`` pages of ``page_tokens`` tokens.
+
+        Statistics are float32 whatever the keys are stored in. 4-bit keys are kept in main memory
+        alone.
+        """
+        self.device = torch.device(device)
+        if scorer == "low_bit" and self.device.type != "cpu":
+            raise ValueError(f"scorer 'low_bit' runs on cpu; got device {self.device}")
         self.page_tokens = page_tokens
         self.n_pages = n_pages
         slots = n_pages * page_tokens
-        self.k = zeros(layers, kv_heads, slots, head_dim, dtype=dtype)
-        self.v = zeros(layers, kv_heads, slots, head_dim, dtype=dtype)
-        parts = [zeros(layers, kv_heads, n_pages, head_dim, dtype=dtype) for _ in range(2)]
+        kv, sums = (layers, kv_heads, slots, head_dim), (layers, kv_heads, n_pages, head_dim)
+        self.k, self.v = (zeros(*kv, dtype=dtype, device=self.device) for _ in range(2))
+        parts = [zeros(*sums, device=self.device) for _ in range(2)]
         kind = Bounds if scorer == "quest" else Moments
         self.stats: list[PageStats] = [
             kind(*pair) for pair in zip(*(part.unbind() for part in parts), strict=True)
@@ -52,10 +60,10 @@ class PagedCache:
         if scorer == "low_bit":
             keys = torch.zeros(kv_heads, n_pages, page_tokens, head_dim)
             self.codes = [encode(keys) for _ in range(layers)]
-        self.surprisal = torch.full((n_pages, page_tokens), math.nan)
+        self.surprisal = torch.full((n_pages, page_tokens), math.nan, device=self.device)
         self.lag: Tensor | None = None
         if scorer == "lagged":
-            self.lag = torch.full((layers, kv_heads, n_pages), math.nan)
+            self.lag = torch.full((layers, kv_heads, n_pages), math.nan, device=self.device)
         by_page = (store.unflatten(2, (-1, page_tokens)).unbind() for store in (self.k, self.v))
         self._pages = list(zip(*by_page, strict=True))
 
@@ -74,14 +82,14 @@ class PagedCache:
     def write(self, layer: int, k: Tensor, v: Tensor, slots: Tensor) -> None:
         """Store keys and values ``[Hkv, N, D]`` at ``slots [N]`` and update page statistics."""
         k_pages, v_pages = self._pages[layer]
-        kv_store.store(k, v, slots, k_pages, v_pages, self.stats[layer])
+        dispatch.store(k, v, slots, k_pages, v_pages, self.stats[layer])
         if self.codes:
             for kept, now in zip(self.codes[layer], encode(k), strict=True):
                 kept.flatten(1, 2)[:, slots] = now
 
     def store_surprisal(self, slots: Tensor, values: Tensor) -> None:
         """Keep the surprisal, nats ``[N]``, of the tokens at ``slots [N]``; NaN for unknown."""
-        self.surprisal.view(-1)[slots] = values.to(self.surprisal.dtype)
+        self.surprisal.view(-1)[slots] = values.to(self.surprisal)
 
     def read(
         self, layer: int, pages: Tensor, extent: int | None, length: int
@@ -103,7 +111,7 @@ class PagedCache:
         """Move the lagged mass of the pages that were read, ``[B, Hkv, m]``, towards ``mass``."""
         assert self.lag is not None
         lane, head, entry = torch.nonzero(
-            torch.arange(pages.shape[2]) < kept[..., None], as_tuple=True
+            torch.arange(pages.shape[2], device=kept.device) < kept[..., None], as_tuple=True
         )
         page, lag = pages[lane, head, entry].long(), self.lag[layer]
         old, new = lag[head, page], mass[lane, head, entry]

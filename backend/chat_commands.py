@@ -10,7 +10,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from backend.commands import Model, Seed, cuts, interruptible, served, show
+from backend.commands import (
+    DeviceName,
+    DtypeName,
+    Model,
+    Seed,
+    cuts,
+    interruptible,
+    served,
+    show,
+)
 from traces.console import guarded, note
 
 if TYPE_CHECKING:
@@ -35,6 +44,8 @@ def chat(
     top_p: Annotated[float | None, typer.Option(help="Draw from the top mass p.")] = None,
     min_p: Annotated[float | None, typer.Option(help="Cut below this share of the top p.")] = None,
     model: Model = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
     seed: Seed = 0,
 ) -> None:
     """Talk to the live model: a line is a turn; /exit or the end of the input ends."""
@@ -59,7 +70,11 @@ def chat(
 
     if isinstance(sys.stdin, io.TextIOWrapper):
         sys.stdin.reconfigure(errors="surrogateescape")  # a bad line is refused, not all of them
-    with interruptible(), LLM(model, chosen, max_seqs=1) as llm, served():
+    with (
+        interruptible(),
+        LLM(model, chosen, max_seqs=1, device=device, dtype=dtype) as llm,
+        served(),
+    ):
         note(f"{llm.loaded.name} under {preset}: {COMMANDS}")
         conversation = Conversation(llm, params, system=system)
         for line in _lines():

@@ -32,6 +32,11 @@ HERE = Path(__file__).parent
 app = typer.Typer(no_args_is_help=True)
 
 Model = Annotated[str | None, typer.Option(help="Folder or hub id; default SmolLM2-135M-Instruct.")]
+DeviceName = Annotated[str, typer.Option("--device", help="cpu or cuda.")]
+DtypeName = Annotated[
+    str | None,
+    typer.Option("--dtype", help="Of weights and KV; default float32 on cpu, bfloat16 on CUDA."),
+]
 Seed = Annotated[int, typer.Option(min=0, help="Seed of all randomness.")]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object.")]
 
@@ -62,6 +67,8 @@ def generate(
     ] = None,
     prefix_cache: Annotated[bool, typer.Option(help="Share pages of equal beginnings.")] = True,
     model: Model = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
     seed: Seed = 0,
     json: Json = False,
 ) -> None:
@@ -90,7 +97,9 @@ def generate(
     replace(params, seed=params.seed + len(prompt) - 1)  # the last prompt's seed must do too
     from backend.live import GenerateOptions, generate_texts  # slow: bad input was refused above
 
-    options = GenerateOptions(shadow=shadow, pages=pages, prefix_caching=prefix_cache)
+    options = GenerateOptions(
+        shadow=shadow, pages=pages, prefix_caching=prefix_cache, device=device, dtype=dtype
+    )
     asked = (prompt, chosen, params)
     if stream:
         with interruptible(once=True), served():

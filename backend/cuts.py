@@ -19,10 +19,10 @@ class Cuts:
     (greedy, pinned, switched off) keep their whole row.
     """
 
-    def __init__(self, stages: tuple[Sampler, ...]) -> None:
+    def __init__(self, stages: tuple[Sampler, ...], device: torch.device | str = "cpu") -> None:
         self._stages = stages
         self._pipeline = Pipeline(stages=stages)
-        self._lanes = LaneTable(self._pipeline, torch.zeros(1))
+        self._lanes = LaneTable(self._pipeline, torch.zeros(1, device=device))
         self._open: tuple[np.ndarray, State, Shaped] | None = None
 
     def add(self, request: Request) -> None:

@@ -92,16 +92,22 @@ class LiveExecutor:
             informed = self.sparse.measure_information
             self.scores = PageScores(self.limits.n_pages, informed=informed)
             self.sparse = replace(self.sparse, measure_masses=True)
+        device = self.loaded.device
         self.cache = PagedCache(
             layers=self.loaded.layers,
             kv_heads=self.loaded.kv_heads,
             head_dim=self.loaded.head_dim,
             n_pages=self.limits.n_pages,
             page_tokens=self.limits.page_tokens,
+            dtype=self.loaded.dtype,
+            device=device,
             scorer=self.sparse.scorer,
         )
-        warm_up(self.loaded, self.limits.page_tokens, self.sparse)
-        self.sampling = Sampling(self.preset, t_cal=self.t_cal, stopwatch=self.stopwatch)
+        if device.type == "cpu":
+            warm_up(self.loaded, self.limits.page_tokens, self.sparse)
+        self.sampling = Sampling(
+            self.preset, t_cal=self.t_cal, device=device, stopwatch=self.stopwatch
+        )
         self.surprisal = TokenSurprisal(self.cache)
         self._head = Head(self.loaded.model) if self.score_prompts else None
 
@@ -167,7 +173,7 @@ class LiveExecutor:
         held = [self.live[row.request_id] for row in plan.rows if row.samples]
         drawn = self.sampling.step(
             [live.request for live in held], [live.generated for live in held], logits
-        )
+        ).on_host()
         tokens = self._accept(held, drawn)
         result = Result(
             step=plan.step,

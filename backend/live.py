@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -10,6 +9,7 @@ from pathlib import Path
 from backend.llm import LLM, Progress
 from backend.models import LoadedModel, load
 from backend.params import Output, SamplingParams
+from backend.place import place_of
 from backend.recorder import WhatIf
 from backend.recording import RecordingPlan, record
 from backend.setup import PAGE_TOKENS, default_limits, default_step_law, page_unit_bytes
@@ -30,6 +30,8 @@ class GenerateOptions:
     shadow: bool = False  # apply ``baseline``, tell what the preset would have done
     pages: int | None = None  # KV pages in the pool; None: enough that nobody waits
     prefix_caching: bool = True
+    device: str = "cpu"
+    dtype: str | None = None  # None: the device's own
 
 
 def generate_texts(
@@ -47,7 +49,8 @@ def generate_texts(
     The i-th request's seed is ``params.seed + i``. ``show`` gets the text of the replies as it
     comes, one reply after the other.
     """
-    loaded = load(model)
+    device, dtype = place_of(options.device, options.dtype)
+    loaded = load(model, device=device, dtype=dtype)
     prompts = [loaded.encode_chat(text) for text in texts]
     with LLM(
         loaded,
@@ -158,16 +161,4 @@ def record_trace(
         what_if=WhatIf(),
         provenance=provenance,
         progress=progress,
-    )
-
-
-def processor() -> str:
-    """Return the processor's own name and the cores torch uses."""
-    import torch
-
-    names = Path("/proc/cpuinfo")
-    lines = names.read_text().splitlines() if names.is_file() else []
-    named = next((ln.split(":", 1)[1].strip() for ln in lines if ln.startswith("model name")), None)
-    return (
-        f"{named or platform.processor() or platform.machine()}, {torch.get_num_threads()} threads"
     )

@@ -14,6 +14,7 @@ from backend.channel import Channel
 from backend.engine import Engine
 from backend.models import LoadedModel, load
 from backend.params import Output, SamplingParams
+from backend.place import place_of
 from backend.prompts import Prompt, params_each, params_of, prompts_of, text_or_ids
 from backend.setup import (
     PAGE_TOKENS,
@@ -52,6 +53,9 @@ class LLM:
     At most ``max_seqs + max_waiting`` requests are held, more are refused (None: no bound). A
     stream holds up to ``stream_buffer`` unread deltas; one more and its request is cancelled.
     ``metrics`` speaks of the last ``history`` to twice ``history`` finished requests (None: all).
+    ``device`` and ``dtype`` say where a model is loaded (``backend.place``); one that is loaded
+    already stays where it is.
+
 
     Raises:
         ModelError, UnsupportedModel: the model cannot be loaded, or not served exactly.
@@ -79,6 +83,8 @@ class LLM:
         stream_buffer: int = STREAM_BUFFER,
         history: int | None = 1024,
         step_law: StepLaw | None = None,
+        device: str = "cpu",
+        dtype: str | None = None,
     ) -> None:
         integers(
             max_seqs=max_seqs,
@@ -108,7 +114,11 @@ class LLM:
         )
         require(stream_buffer >= 1, "stream_buffer must be >= 1", stream_buffer=stream_buffer)
         chosen = _preset(preset, stages, kv_budget_pages)
-        self.loaded = model if isinstance(model, LoadedModel) else load(model)
+        if isinstance(model, LoadedModel):
+            self.loaded = model
+        else:
+            where, kind = place_of(device, dtype)
+            self.loaded = load(model, device=where, dtype=kind)
         limits = default_limits(
             self.loaded,
             max_seqs=max_seqs,

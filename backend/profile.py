@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.live import processor
 from backend.models import LoadedModel, load
+from backend.place import device_name, dtype_name
 from backend.profile_fit import Fit, fit
 from backend.profile_grid import stages
 from backend.profile_points import Pass, Point, points_of, ranges_of
@@ -135,7 +135,8 @@ def header_of(
         **what,
         "model": loaded.name,
         "weights_sha256": loaded.weights_sha256,
-        "device": processor(),
+        "device": device_name(loaded.device),
+        "dtype": dtype_name(loaded.dtype),
         "commit": commit,
         "versions": versions,
         "stages": len(grid),
@@ -162,10 +163,10 @@ def conclude(
         pool_tokens=POOL_TOKENS,
     )
     profile = Profile(
-        device=processor(),
+        device=device_name(loaded.device),
         model=loaded.name,
         backend="torch, paged attention, timed in the serving loop",
-        dtype="float32",
+        dtype=dtype_name(loaded.dtype),
         commit=commit,
         created=created,
         versions=versions,

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from backend.commands import HERE, LIBRARIES, Model, Seed
+from backend.commands import HERE, LIBRARIES, DeviceName, DtypeName, Model, Seed
 from traces.console import (
     check_target,
     commit,
@@ -35,6 +35,8 @@ def run(
         str, typer.Option(help="Of pruned rows, comma-separated; empty: none is timed.")
     ] = "0.8,0.95,0.99",
     model: Model = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
     seed: Seed = 0,
 ) -> None:
     """Measure this machine's step law on the live model, in its serving loop.
@@ -42,6 +44,8 @@ def run(
     Passes are kept in OUT.passes.jsonl until the profile is written: a run that was cut off goes
     on from them.
     """
+    from backend.models import load
+    from backend.place import dtype_name, place_of
     from backend.profile import ProfileOptions, run_profile
     from backend.profile_store import PassStore, store_path
 
@@ -54,6 +58,7 @@ def run(
         coverages=_coverages(coverages),
         seed=seed,
     )
+    where, kind = place_of(device, dtype)
     opened: list[PassStore] = []
 
     def store(header: dict[str, object]) -> PassStore:
@@ -66,7 +71,7 @@ def run(
         measured = run_profile(
             options,
             store,
-            model=model,
+            model=load(model, device=where, dtype=kind),
             commit=commit(HERE),
             created=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
             versions=package_versions(*LIBRARIES),
@@ -75,6 +80,7 @@ def run(
     measured.write(out)
     opened[0].remove()
     config = {name: value for name, value in asdict(options).items() if name != "seed"}
+    config |= {"device": device, "dtype": dtype_name(kind)}
     emit_json("profile run", seed=seed, config=config, profile=asdict(measured.profile))
 
 

@@ -68,7 +68,7 @@ class TraceRecorder:
         self, executor: LiveExecutor, rows: Sequence[Row], logits: Tensor, result: Result
     ) -> None:
         """Record every sampled row of the step that gave a token."""
-        sampled = [row for row in rows if row.samples]
+        sampled, logits = [row for row in rows if row.samples], logits.cpu()
         h, v = measure_nodes(logits)
         for lane, row in enumerate(sampled):
             curves = self._curves.take(row.request_id)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -50,6 +51,15 @@ class DecodeRows:
             units=int(n_pages[counted].sum()),
         )
         return replace(self, pruned=pruned)
+
+    def to(self, device: torch.device) -> DecodeRows:
+        """Return the same rows with their tensors on ``device``."""
+        if device.type == "cpu":
+            return self
+        names = ("at", "table", "n_pages", "tails", "coverage", "counted")
+        moved = {name: getattr(self, name).to(device) for name in names}
+        pruned = None if self.pruned is None else self.pruned.to(device)
+        return replace(self, pruned=pruned, **moved)
 
     @property
     def all_pruned(self) -> bool:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from kernels.row_stats.native import Drawn, draw
+from kernels.dispatch import Drawn, draw
 
 # Philox4x64-10 (Salmon et al., SC 2011), as numpy's bit generator of that name runs it.
 _MULTIPLY = np.array([[0xD2E7470EE14C6C93], [0xCA5A826395121157]], np.uint64)

@@ -34,16 +34,41 @@ class Sampled(NamedTuple):
     surprisal: Tensor  # -ln p of the token at T = 1, nats
     shadow: Tensor | None  # commands of a shadowed law
 
+    def on_host(self) -> Sampled:
+        """Return the same lanes in main memory."""
+        return self if self.tokens.device.type == "cpu" else self.copied()
+
+    def copied(self) -> Sampled:
+        """Return the same lanes in main memory, brought there in two copies."""
+        lanes = [*self.signal, self.command, self.h_applied, self.surprisal]
+        lanes += [] if self.shadow is None else [self.shadow]
+        width, rows = len(TokenSignal._fields), torch.stack([one.float() for one in lanes]).cpu()
+        signal, (command, h_applied, surprisal, *shadow) = rows[:width], rows[width:]
+        return Sampled(
+            self.tokens.cpu(),
+            TokenSignal(*signal),
+            command,
+            h_applied,
+            surprisal,
+            shadow[0] if shadow else None,
+        )
+
 
 class Sampling:
     """Runs a preset's temperature law and truncations on logit rows and draws their tokens."""
 
     def __init__(
-        self, preset: Preset, *, t_cal: float = 1.0, stopwatch: Stopwatch | None = None
+        self,
+        preset: Preset,
+        *,
+        t_cal: float = 1.0,
+        device: torch.device | str = "cpu",
+        stopwatch: Stopwatch | None = None,
     ) -> None:
-        """Make the lanes' tables, empty; ``t_cal`` is the calibration temperature."""
-        self.lanes = LaneTable(preset.temperature, torch.zeros(1))
-        self.cuts = Cuts(preset.stages)
+        """Make the lanes' tables, empty, where the logits are; ``t_cal`` calibrates H."""
+        self.device = torch.device(device)
+        self.lanes = LaneTable(preset.temperature, torch.zeros(1, device=self.device))
+        self.cuts = Cuts(preset.stages, self.device)
         self._law = preset.temperature
         self._x_cal = math.log(t_cal)
         self._stopwatch = stopwatch or Silent()
@@ -76,7 +101,7 @@ class Sampling:
             stats, logits, healthy = self._measure(logits, self._law.x_in(state))
         with self._stopwatch.part("law"):
             signal = last._replace(
-                position=torch.tensor(generated, dtype=torch.float32),
+                position=torch.tensor(generated, dtype=torch.float32, device=self.device),
                 h_cal=stats.h[:, -2],
                 v_cal=stats.v[:, -2],
                 h_in=stats.h[:, -1],
@@ -84,8 +109,10 @@ class Sampling:
             )
             state, command = self._law.update(state, signal)
         with self._stopwatch.part("draw"):
-            noise = uniforms([request.seed for request in requests], generated)
-            greedy = torch.tensor([request.greedy for request in requests], dtype=torch.bool)
+            noise = uniforms([request.seed for request in requests], generated).to(self.device)
+            greedy = torch.tensor(
+                [request.greedy for request in requests], dtype=torch.bool, device=self.device
+            )
             row, x = self.cuts.row(ids, logits, signal, command)
             tokens, h_drawn = sample(row, x, greedy, stats.argmax, noise)
         with self._stopwatch.part("token surprisal"):

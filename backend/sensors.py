@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kernels.row_stats.native import row_stats
+from kernels.dispatch import row_stats
 
 __all__ = ["entropy_varentropy", "kl_divergence", "row_stats"]
 

@@ -7,6 +7,8 @@ from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import torch
+
 from backend.arguments import short, text
 from backend.errors import OutOfMemory
 from backend.models import LoadedModel
@@ -19,7 +21,7 @@ from traces.profiles import CPU
 from traces.prompts import BUILTIN, Prompt, load_prompts
 
 PAGE_TOKENS = 16
-BYTES_PER_NUMBER = 4  # the reference cache is float32
+BYTES_PER_NUMBER = 4  # of the reference cache, and of page statistics on any device
 
 
 def default_limits(
@@ -43,7 +45,8 @@ def default_limits(
 def pool_bytes(loaded: LoadedModel, limits: EngineLimits) -> int:
     """Return the bytes of a KV pool: K and V, and two statistics of each page's keys."""
     numbers = loaded.layers * loaded.kv_heads * loaded.head_dim
-    return numbers * limits.n_pages * (2 * limits.page_tokens + 2) * BYTES_PER_NUMBER
+    tokens = 2 * limits.page_tokens * loaded.dtype.itemsize
+    return numbers * limits.n_pages * (tokens + 2 * BYTES_PER_NUMBER)
 
 
 def check_memory(loaded: LoadedModel, limits: EngineLimits) -> None:
@@ -51,7 +54,8 @@ def check_memory(loaded: LoadedModel, limits: EngineLimits) -> None:
 
     Systems promise memory they do not have: without this the process dies when the pool fills.
     """
-    needed, free = pool_bytes(loaded, limits), free_bytes()
+    needed, device = pool_bytes(loaded, limits), loaded.device
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else free_bytes()
     if free is not None and needed > free:
         raise OutOfMemory(
             f"the KV pool must fit the free memory of {free / 1e9:.2f} GB; "
@@ -80,8 +84,8 @@ def _numbers(path: Path) -> dict[str, int]:
 
 
 def page_unit_bytes(loaded: LoadedModel, page_tokens: int) -> int:
-    """Return the bytes of K and V of one page, one layer, one KV head, in float32."""
-    return 2 * page_tokens * loaded.head_dim * BYTES_PER_NUMBER
+    """Return the bytes of K and V of one page, one layer, one KV head."""
+    return 2 * page_tokens * loaded.head_dim * loaded.dtype.itemsize
 
 
 def default_step_law() -> StepLaw:

@@ -56,18 +56,24 @@ def prepare(
         placed.append(_Placed(row, table, held, first))
         first += row.n_tokens
     cache.open_pages([page for p in placed for page in p.table[-(-p.row.start // size) :].tolist()])
-    single = [p for p in placed if p.one_token]
+    single, device = [p for p in placed if p.one_token], cache.device
     return StepInputs(
         cache=cache,
         rows=tuple(rows),
-        chunks=[_chunk(p, size) for p in placed if not p.one_token],
-        decode=_decode_rows(single, size, sparse) if single else None,
-        slots=torch.from_numpy(np.concatenate([_slots(p, size) for p in placed])),
+        chunks=[_chunk(p, size, device) for p in placed if not p.one_token],
+        decode=_decode_rows(single, size, sparse).to(device) if single else None,
+        slots=torch.from_numpy(np.concatenate([_slots(p, size) for p in placed])).to(device),
         sparse=sparse,
         pins=pins,
         observer=observer,
-        mass=PageMass(cache.n_pages, sparse.measure_information) if sparse.measures else None,
+        mass=_mass(cache, sparse),
     )
+
+
+def _mass(cache: PagedCache, sparse: SparseAttention) -> PageMass | None:
+    if not sparse.measures:
+        return None
+    return PageMass(cache.n_pages, informed=sparse.measure_information, device=cache.device)
 
 
 def _slots(placed: _Placed, size: int) -> np.ndarray:
@@ -80,14 +86,14 @@ def _tail(row: Row, size: int) -> int:
     return (row.start + row.n_tokens - 1) % size + 1
 
 
-def _chunk(placed: _Placed, size: int) -> Chunk:
+def _chunk(placed: _Placed, size: int, device: torch.device) -> Chunk:
     row, held = placed.row, placed.held
     consecutive = bool((np.diff(held) == 1).all())
     return Chunk(
         first=placed.first,
         n=row.n_tokens,
         length=(len(held) - 1) * size + _tail(row, size),
-        pages=torch.from_numpy(held),
+        pages=torch.from_numpy(held).to(device),
         extent=int(held[0]) if consecutive else None,
     )
 
@@ -120,13 +126,15 @@ def forward(model: object, tokens: list[int], rows: Sequence[Row], step: StepInp
     positions = np.concatenate([np.arange(r.start, r.start + r.n_tokens) for r in rows])
     ends = np.cumsum([row.n_tokens for row in rows]) - 1
     last = [int(end) for row, end in zip(rows, ends, strict=True) if row.samples]
+    device = step.cache.device
     # A step without samples still fills the cache.
-    keep = torch.tensor(last or [0], dtype=torch.long)
+    keep = torch.tensor(last or [0], dtype=torch.long, device=device)
     out = model(  # type: ignore[operator]  # a transformers model; typed loosely there
-        input_ids=torch.tensor(tokens, dtype=torch.long)[None],
-        position_ids=torch.from_numpy(positions)[None],
+        input_ids=torch.tensor(tokens, dtype=torch.long, device=device)[None],
+        position_ids=torch.from_numpy(positions).to(device)[None],
         use_cache=False,
         logits_to_keep=keep,
         step=step,
     )
+    step.count()
     return out.logits[0].float()[: len(last)]

@@ -67,7 +67,7 @@ class TokenSurprisal:
             if row.start > first:
                 page = first // size
                 table = torch.tensor(pages[key][page : -(-row.start // size)])
-                found = self._cache.surprisal[table]
+                found = self._cache.surprisal[table.to(self._cache.device)].cpu()
                 found[table < 0] = np.nan  # an evicted page
                 found = found.view(-1)[first - page * size : row.start - page * size]
                 self._known[key][first : row.start] = found.numpy()
@@ -137,13 +137,14 @@ class Head:
     def surprisal(self, where: np.ndarray, targets: Sequence[int]) -> np.ndarray:
         """Return -ln p(target) of each chosen hidden state, nats, float32; memory bounded."""
         assert self._hidden is not None, "no pass has been listened to"
-        chosen, wanted = torch.from_numpy(where), torch.tensor(targets)
+        device = self._hidden.device
+        chosen, wanted = (torch.tensor(each, device=device) for each in (where, targets))
         out = np.empty(len(targets), np.float32)
         for first in range(0, len(targets), BLOCK_ROWS):
             block = slice(first, first + BLOCK_ROWS)
             logits = self._output(self._hidden[chosen[block]]).float()
-            lse = row_stats(logits, torch.zeros(len(logits), 1)).lse[:, 0]
-            out[block] = (lse - logits.gather(1, wanted[block, None])[:, 0]).numpy()
+            lse = row_stats(logits, torch.zeros(len(logits), 1, device=device)).lse[:, 0]
+            out[block] = (lse - logits.gather(1, wanted[block, None])[:, 0]).cpu().numpy()
         return out
 
     def check(self, rows: Sequence[Row], logits: Tensor) -> None:
@@ -155,7 +156,7 @@ class Head:
             return
         assert self._hidden is not None, "no pass has been listened to"
         ends = np.cumsum([row.n_tokens for row in rows]) - 1
-        sampled = torch.from_numpy(ends[[row.samples for row in rows]])
+        sampled = torch.tensor(ends[[row.samples for row in rows]], device=logits.device)
         ours = self._output(self._hidden[sampled]).float()
         near = {"rtol": HEAD_TOLERANCE, "atol": HEAD_TOLERANCE, "equal_nan": True}
         if not torch.allclose(ours, logits, **near):

@@ -36,7 +36,7 @@ def pruned_logits(
         pruned = [row._replace(coverage=float(coverage)) for row in rows]
         step = prepare(pruned, pages, cache, executor.pins, sparse=sparse)
         per_coverage.append(
-            forward(executor.loaded.model, executor.tokens_of(pruned), pruned, step)
+            forward(executor.loaded.model, executor.tokens_of(pruned), pruned, step).cpu()
         )
     stacked = torch.stack(per_coverage, dim=1)  # [rows, C, n]
     return {row.request_id: stacked[i] for i, row in enumerate(rows)}

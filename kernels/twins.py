@@ -1,7 +1,7 @@
 """One set of kernels by name or by device: the definitions in torch, or their Triton twins.
 
-For callers that run the same step on a GPU and, in tests, on CPU. The CPU engine does not come
-through here: its compiled twins take float32 in main memory alone.
+For callers that run the same step on a GPU and, in tests, on CPU. The engine goes by its tensors
+instead (``kernels.dispatch``), which adds the compiled twins of the CPU.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ NAMES: tuple[Name, ...] = get_args(Name)
 class Twins(NamedTuple):
     """The kernels of a decode step; each has the signature of its ``naive`` definition."""
 
-    name: Name
+    name: Name | Literal["native"]
     store: Callable[..., None]
     estimate_mass: Callable[..., Tensor]
     select_pages: Callable[..., tuple[Tensor, Tensor]]

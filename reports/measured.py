@@ -28,13 +28,13 @@ def header(loaded: LoadedModel | None = None) -> dict[str, Any]:
 
 
 def model_header(loaded: LoadedModel) -> dict[str, Any]:
-    """Return which weights ran on which processor."""
-    from backend.live import processor
+    """Return which weights ran on which device."""
+    from backend.place import device_name
 
     return {
         "model": loaded.name,
         "weights_sha256": loaded.weights_sha256,
-        "device": processor(),
+        "device": device_name(loaded.device),
     }
 
 

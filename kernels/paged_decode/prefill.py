@@ -20,8 +20,8 @@ def prefill(q: Tensor, k: Tensor, v: Tensor, scaling: float) -> Tensor:
     if n == length:
         mask, causal = None, True
     else:
-        position = torch.arange(length - n, length)[:, None]
-        mask, causal = torch.arange(length)[None, :] <= position, False
+        order = torch.arange(length, device=q.device)
+        mask, causal = order[None, :] <= order[length - n :, None], False
     return F.scaled_dot_product_attention(
         q[None], k[None], v[None], attn_mask=mask, is_causal=causal, scale=scaling, enable_gqa=True
     )[0]

@@ -255,7 +255,7 @@ def _append(
     if out.exists():
         read(out)
     if device is None:
-        from backend.live import processor
+        from backend.place import processor
 
         device = processor()
     if model is None:

@@ -23,7 +23,7 @@ from reports.gpu.apart import GRACE_S, HERE, run_apart, stage_command
 from reports.gpu.bandwidth import bandwidth, best_copy, ceiling
 from reports.gpu.place import Place
 from reports.gpu.record import DONE, FAILED, SHORT, Record, read_rows
-from reports.gpu.table import failed_checks, table
+from reports.gpu.table import CHECKS, failed_checks, table
 from traces.console import BAD_INPUT, commit
 from traces.console import FAILED as CHECK_FAILED
 
@@ -38,6 +38,13 @@ DECODE_SHARE = 0.55  # of the stage's time, before the small kernels have their 
 def correctness(place: Place, record: Record) -> None:
     """Run the checks."""
     from reports.gpu.correctness import correctness as run
+
+    run(place, record)
+
+
+def serve(place: Place, record: Record) -> None:
+    """Serve a model by the engine itself."""
+    from reports.gpu.serve import serve as run
 
     run(place, record)
 
@@ -80,6 +87,7 @@ STAGES: Mapping[str, Stage] = MappingProxyType(
     {
         "bandwidth": bandwidth,
         "correctness": correctness,
+        "serve": serve,
         "kernels": kernels,
         "loop": loop,
         "calibrate": calibrate,
@@ -105,9 +113,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     else:
         ended = [run_stage(name, place, out) for name in stages]
     sys.stdout.write(table(out, stages) + "\n")
-    for name in failed_checks(out) if "correctness" in stages else ():
+    failed = [name for stage in CHECKS if stage in stages for name in failed_checks(out, stage)]
+    for name in failed:
         sys.stdout.write(f"FAILED: {name}\n")
-    broken = FAILED in ended or ("correctness" in stages and bool(failed_checks(out)))
+    broken = FAILED in ended or bool(failed)
     return CHECK_FAILED if broken else 0
 
 

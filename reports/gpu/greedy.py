@@ -23,7 +23,9 @@ def against_transformers(place: Place, record: Record) -> None:
     """Decode greedily, then ask transformers about each token; a tie in its logits is no error."""
     if place.model is not None and not place.dry:
         folder = place.model
-        _compare(place, record, lambda dtype: _loaded(folder, dtype, place), "smollm2-135m")
+        _compare(
+            place, record, lambda dtype: transformers_model(folder, dtype, place), "smollm2-135m"
+        )
     else:
         _compare(place, record, lambda dtype: _random(dtype, place), "random llama")
 
@@ -41,7 +43,7 @@ def _compare(place: Place, record: Record, make: Callable[[torch.dtype], Any], n
         prompts = random_prompts(decoder.weights.shape.vocabulary, [prompt] * rows)
         given = torch.tensor(prompts, device=place.device)
         pairs = zip(given, made.tokens, strict=True)
-        margin = torch.cat([_margins(model, asked_for, drawn) for asked_for, drawn in pairs])
+        margin = torch.cat([margins(model, asked_for, drawn) for asked_for, drawn in pairs])
         record.add(
             "greedy",
             model=name,
@@ -55,14 +57,15 @@ def _compare(place: Place, record: Record, make: Callable[[torch.dtype], Any], n
 
 
 @torch.no_grad()
-def _margins(model: Any, prompt: Tensor, tokens: Tensor) -> Tensor:
+def margins(model: Any, prompt: Tensor, tokens: Tensor) -> Tensor:
     """Return how far below transformers' best logit each of our tokens is, ``[steps]``."""
     ids = torch.cat([prompt, tokens[:-1]])[None]
     logits = model(input_ids=ids, use_cache=False).logits[0, len(prompt) - 1 :].float()
     return logits.amax(-1) - logits.gather(1, tokens[:, None])[:, 0]
 
 
-def _loaded(folder: Path, dtype: torch.dtype, place: Place) -> Any:
+def transformers_model(folder: Path, dtype: torch.dtype, place: Place) -> Any:
+    """Return transformers' own model on the device, with its own attention."""
     from transformers import AutoModelForCausalLM
 
     model: Any = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype)

@@ -8,12 +8,14 @@ from typing import Any
 from reports.gpu.bandwidth import best_copy
 from reports.gpu.record import read_rows
 
+CHECKS = ("correctness", "serve")  # stages that say what passed
 FILLS = 64e6  # bytes of K and V from which a call is taken to fill the chip
 
 
 def table(folder: Path, stages: tuple[str, ...]) -> str:
     """Return a few lines per stage that ran, from the records in ``folder``."""
-    parts = {"correctness": _checks, "bandwidth": _rates, "kernels": _kernels, "loop": _steps}
+    parts = {"bandwidth": _rates, "kernels": _kernels, "loop": _steps}
+    parts |= dict.fromkeys(CHECKS, _checks)
     lines: list[str] = []
     for stage in stages:
         rows = read_rows(folder, stage)
@@ -22,9 +24,9 @@ def table(folder: Path, stages: tuple[str, ...]) -> str:
     return "\n".join(lines)
 
 
-def failed_checks(folder: Path) -> list[str]:
+def failed_checks(folder: Path, stage: str) -> list[str]:
     """Return the checks that did not pass; a check that could not run is not among them."""
-    rows = read_rows(folder, "correctness")
+    rows = read_rows(folder, stage)
     return [row["what"] for row in rows if row.get("passed") is False]
 
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from backend.commands import DeviceName, DtypeName
 from traces.console import FAILED, commit, emit_json, guarded, note, package_versions
 
 app = typer.Typer()
@@ -41,6 +42,8 @@ def validate(
     profile: Annotated[
         Path | None, typer.Option(help="Validate the live backend by this machine's profile.")
     ] = None,
+    device: DeviceName = "cpu",
+    dtype: DtypeName = None,
     arrivals: Annotated[
         Path | None, typer.Option(help="Arrival trace [default: Azure conversation].")
     ] = None,
@@ -111,6 +114,8 @@ def validate(
             },
             arrivals=arrivals,
             model=model,
+            device=device,
+            dtype=dtype,
             pages=pages,
             resume=resume,
             rescale=rescale,

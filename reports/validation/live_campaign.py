@@ -9,8 +9,8 @@ from pathlib import Path
 from time import gmtime, monotonic, strftime
 from typing import Any
 
-from backend.live import processor
 from backend.models import LoadedModel
+from backend.place import device_name
 from controllers.presets import get_preset
 from controllers.steplaw import StepLaw
 from reports.bench.text import text_name, token_rows
@@ -99,7 +99,7 @@ def prepare(
     A campaign that goes on keeps the capacity it began with, so that its requests come as before,
     whatever the profile says by now.
     """
-    check_device(profile)
+    check_device(profile, loaded.device)
     check_model(profile, loaded)
     limits = resolved_limits(profile, loaded, options, pages)
     machine = Machine(
@@ -110,7 +110,7 @@ def prepare(
         "options": options.to_json(),
         "model": loaded.name,
         "weights_sha256": loaded.weights_sha256,
-        "device": processor(),
+        "device": device_name(loaded.device),
         "arrivals": arrivals.source,
         "text": text_name(),
         "limits": limits.to_json(),

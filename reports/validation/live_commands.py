@@ -29,6 +29,8 @@ class LiveRequest:
     out: Path
     arrivals: Path | None
     model: str | None
+    device: str
+    dtype: str | None
     pages: int | None
     resume: bool
     rescale: bool
@@ -40,6 +42,7 @@ class LiveRequest:
 def validate_live(asked: LiveRequest) -> int:
     """Run or finish a live campaign; return the exit code."""
     from backend.models import load
+    from backend.place import place_of
     from reports.validation.live_campaign import measure, prepare
     from reports.validation.live_document import document_of
     from reports.validation.live_profile import check_device
@@ -55,7 +58,8 @@ def validate_live(asked: LiveRequest) -> int:
     )
     require(asked.stop_after_s > 0.0, "stop_after must be > 0 s", stop_after=asked.stop_after_s)
     profile = read_profile(asked.profile)
-    check_device(profile)  # before a model is loaded for nothing
+    device, dtype = place_of(asked.device, asked.dtype)
+    check_device(profile, device)  # before a model is loaded for nothing
     arrivals = read_arrivals(_arrivals(asked.arrivals))
     state, versions = commit(HERE), package_versions(*LIBRARIES)
     with progress("recording") as update:
@@ -63,7 +67,7 @@ def validate_live(asked: LiveRequest) -> int:
             asked.options,
             arrivals,
             profile,
-            load(asked.model),
+            load(asked.model, device=device, dtype=dtype),
             asked.out,
             pages=asked.pages,
             resume=asked.resume,

@@ -5,8 +5,10 @@ from __future__ import annotations
 import math
 from dataclasses import replace
 
-from backend.live import processor
+import torch
+
 from backend.models import LoadedModel
+from backend.place import device_name
 from controllers.serving.limits import EngineLimits
 from controllers.steplaw import StepLaw
 from reports.validation.live_load import LiveError, LiveOptions
@@ -41,9 +43,9 @@ def resolved_limits(
     )
 
 
-def check_device(profile: Profile) -> None:
+def check_device(profile: Profile, device: torch.device) -> None:
     """Raise ``LiveError`` for a profile of another device."""
-    here = processor()
+    here = device_name(device)
     if profile.device != here:
         raise LiveError(f"profile: device: must be this machine's {here!r}; got {profile.device!r}")
 

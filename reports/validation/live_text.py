@@ -124,7 +124,7 @@ def _beside(document: Document) -> list[str]:
         f"reference steps against the profile, median (range) over runs: {ranges}; "
         + ("not corrected" if factor is None else f"profile multiplied by {factor:.4f}"),
         f"the client was late by {1e3 * late:.0f} ms at most",
-        *_doubt(drift),
+        *([] if document["options"].get("profile_passes") else _doubt(drift)),
     ]
 
 

@@ -175,7 +175,7 @@ def test_the_least_attended_pages_go(informed: bool) -> None:  # noqa: FBT001
     scores.open_pages([replace_row(row)], {5: table}, 16)
     shares = np.array([0.5, 0.01, 0.2, 0.0, 0.02, 0.2, 0.05, 0.02], np.float32)
     for scale in (1.0, 0.9, 1.1, 1.0):
-        mass = PageMass(20, informed)
+        mass = PageMass(20, informed=informed)
         held = torch.tensor([page for page in table if page != HOLE])[None, None].int()
         shown = torch.tensor(shares[np.array(table) != HOLE] * scale)[None, None]
         mass.add(held, 1.0 - shown if informed else shown, shown)

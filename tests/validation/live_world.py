@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from backend.live import processor
 from backend.models import LoadedModel
+from backend.place import processor
 from reports.validation.live_campaign import Campaign, prepare
 from reports.validation.live_load import LiveOptions
 from reports.validation.live_observed import Observed
