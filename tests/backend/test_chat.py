@@ -61,7 +61,7 @@ def test_each_turn_has_a_seed_of_its_own(tiny):
 
 
 def chat(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel, typed: str, *more: str) -> Result:
-    monkeypatch.setattr(backend.llm, "load", lambda _: loaded)
+    monkeypatch.setattr(backend.llm, "load", lambda _, **__: loaded)
     monkeypatch.setattr(backend.llm, "default_step_law", lambda: STEP_LAW)
     return CliRunner().invoke(app, ["--max-tokens", "6", *more], input=typed)
 

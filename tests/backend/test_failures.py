@@ -92,7 +92,7 @@ def test_a_failed_request_leaves_nothing_in_the_pages_it_held(tiny, preset):
 
 
 def generate(monkeypatch: pytest.MonkeyPatch, loaded: LoadedModel, *more: str) -> Any:
-    monkeypatch.setattr(backend.live, "load", lambda _: loaded)
+    monkeypatch.setattr(backend.live, "load", lambda _, **__: loaded)
     monkeypatch.setattr(backend.live, "default_step_law", lambda: STEP_LAW)
     return CliRunner().invoke(app, ["generate", *more])
 
