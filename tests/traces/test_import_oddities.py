@@ -18,6 +18,7 @@ from traces.import_files import read_lengths
 HEAD = "TIMESTAMP,ContextTokens,GeneratedTokens"
 ROWS = ("2023-11-16 18:01:51.9000001,10,3", "2023-11-16 18:01:53.1500001,20,4")
 AZURE = "\n".join((HEAD, *ROWS)) + "\n"
+DOS = AZURE.replace("\n", "\r\n")
 BURST = "Timestamp,Model,Request tokens,Response tokens,Total tokens,Log Type\n"
 MOONCAKE = {"timestamp": 0, "input_length": 10, "output_length": 3}
 
@@ -42,11 +43,11 @@ def refusal(path: Path) -> str:
 @pytest.mark.parametrize(
     ("name", "content"),
     [
-        ("packed.csv", gzip.compress(AZURE.encode())),
+        ("packed.csv", gzip.compress(AZURE.encode(), mtime=0)),
         ("plain.csv.gz", AZURE.encode()),
         ("mark.csv", AZURE.encode("utf-8-sig")),
-        ("dos.csv", AZURE.replace("\n", "\r\n").encode()),
-        ("dos and mark.csv.gz", gzip.compress(AZURE.replace("\n", "\r\n").encode("utf-8-sig"))),
+        ("dos.csv", DOS.encode()),
+        ("dos and mark.csv.gz", gzip.compress(DOS.encode("utf-8-sig"), mtime=0)),
         ("blank.csv", f"\n\n{HEAD}\n\n{ROWS[0]}\n\n{ROWS[1]}".encode()),
         ("spaced.csv", AZURE.replace(",", ", ").encode()),
         ("trailing.csv", AZURE.replace("\n", ",\n").encode()),
