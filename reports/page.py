@@ -50,7 +50,7 @@ h3 { font-size: 1.05rem; margin: 1.4rem 0 .3rem; }
 tr.topic th { padding-top: 1.2rem; border-bottom: 2px solid #444; }
 small.against { display: inline-block; min-width: 4.2rem; }
 th.text, td.text { text-align: left; white-space: normal; }
-td.text { max-width: 44rem; overflow-wrap: anywhere; }
+td.text { min-width: 6rem; max-width: 44rem; overflow-wrap: anywhere; }
 td.text:last-child { min-width: 9rem; }
 ul.story { list-style: none; padding: 0; font: .82rem/1.5 ui-monospace, monospace; }
 ul.story li { padding-left: 2ch; text-indent: -2ch; max-width: 62rem; overflow-wrap: anywhere; }
