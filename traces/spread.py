@@ -20,8 +20,11 @@ def spread(
     """
     if jobs == 1:
         return map(work, items)
+    from multiprocessing import resource_tracker
+
     from joblib import Parallel, delayed
 
+    resource_tracker.ensure_running()  # up to Python 3.11 its start lets interrupts through again
     kind = "generator" if ordered else "generator_unordered"
     calls = [delayed(work)(item) for item in items]
     with interrupts_held():
