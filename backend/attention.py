@@ -21,7 +21,7 @@ from backend.pagemass import PageMass
 from backend.rows import Chunk, DecodeRows
 from backend.sparse import SparseAttention
 from controllers.serving.messages import Row
-from kernels.decoder_layer.native import Laid
+from kernels.decoder_layer.laid import Laid
 from kernels.dispatch import Decoded, decode_pages
 from kernels.page_select.naive import Pins
 from kernels.paged_decode.prefill import prefill
@@ -64,7 +64,7 @@ class StepInputs:
     page_units_read: int = 0  # pages read, summed over sampled one-token rows, layers, KV heads
     page_units_dense: int = 0  # what dense attention would have read
     pages_scored: int = 0  # pages whose score was taken, summed likewise
-    laid: Laid | None = None  # its one-token rows for the layer kernel, once a layer asked
+    laid: dict[bool, Laid] = field(default_factory=dict)  # for layer kernels that choose, or not
     kept: list[Tensor] = field(default_factory=list)  # pages of pruned rows, [B, Hkv] per layer
 
     @property

@@ -19,12 +19,13 @@ from backend.lean import PROJECTIONS, LeanMLP, LeanNorm
 from backend.lean_attention import OUTPUT, LeanAttention, Seen, close, hooked, probing
 from backend.linear import Blocks, PackedLinear
 from kernels.decoder_layer.native import MOST_ROWS, Kernel, Layer, available
-from kernels.decoder_layer.shapes import LayerPages, Rows, Shape, Weights
+from kernels.decoder_layer.shapes import Choice, LayerPages, Rows, Shape, Weights
 from kernels.native.library import native_kind
 
 ATTEND, MLP = "self_attn", "mlp"
 FIRST, SECOND = "input_layernorm", "post_attention_layernorm"
 ROWS = 5  # of random input
+SCORERS = ("mean_std", "quest")  # that the kernel computes
 PAGE_TOKENS = 16  # that the kernel is compiled for at load; another is when its engine is made
 
 
@@ -104,15 +105,22 @@ class LeanLayer(nn.Module):
             self._kernels[page_tokens] = Kernel(self._shape, page_tokens)
         return self._kernels.get(page_tokens)
 
-    def _alone(self, step: StepInputs) -> bool:
-        """Whether attention is dense, is ours, and nobody wants to know more of it."""
+    def _prunes(self, step: StepInputs) -> bool:
+        """Whether this layer chooses pages for some row."""
         attend: Any = self._modules[ATTEND]
-        rows, cache = step.decode, step.cache
+        rows = step.decode
         assert rows is not None
-        sparse = rows.pruned is not None and attend.layer_idx >= step.sparse.dense_layers
-        if sparse or cache.codes or step.mass is not None or cache.lag is not None:
+        return rows.pruned is not None and attend.layer_idx >= step.sparse.dense_layers
+
+    def _alone(self, step: StepInputs) -> bool:
+        """Whether attention is ours, the kernel can do it, and nobody wants to know more of it."""
+        attend: Any = self._modules[ATTEND]
+        cache, sparse = step.cache, step.sparse
+        if cache.codes or step.mass is not None or cache.lag is not None:
             return False
         if step.observer is not None or step.witness is not None:
+            return False
+        if self._prunes(step) and (sparse.scorer not in SCORERS or sparse.block_pages > 1):
             return False
         ours = attend.config._attn_implementation == ATTENTION
         return ours and native_kind(*cache.layer_pages(attend.layer_idx))
@@ -121,26 +129,33 @@ class LeanLayer(nn.Module):
         self, layer: Layer, x: Tensor, angles: tuple[Tensor, Tensor], step: StepInputs
     ) -> Tensor:
         attend: Any = self._modules[ATTEND]
-        rows, heads = step.decode, self._shape.kv_heads
+        rows, heads, prunes = step.decode, self._shape.kv_heads, self._prunes(step)
         assert rows is not None
         step.page_units_dense += heads * rows.units
         step.page_units_read += heads * rows.units
-        if step.laid is None:
+        if prunes not in step.laid:
             cos, sin = (angle[0].contiguous() for angle in angles)
-            step.laid = layer.kernel.lay(
+            step.laid[prunes] = layer.kernel.lay(
                 Rows(
                     cos=cos,
                     sin=sin,
                     slots=step.slots,
                     table=rows.table,
-                    kept=rows.n_pages[:, None].expand(-1, heads).contiguous(),
+                    n_pages=rows.n_pages,
                     tails=rows.tails,
                     scaling=attend.scaling,
+                    choice=Choice(coverage=rows.coverage, pins=step.pins) if prunes else None,
                 )
             )
         k, v = step.cache.layer_pages(attend.layer_idx)
-        pages = LayerPages(k=k, v=v, stats=step.cache.stats[attend.layer_idx])
-        return layer(x[0].contiguous(), step.laid, pages)[None]
+        pages, laid = LayerPages(k=k, v=v, stats=step.cache.stats[attend.layer_idx]), step.laid
+        out = layer(x[0].contiguous(), laid[prunes], pages)[None]
+        if rows.pruned is not None and prunes:
+            step.page_units_read -= heads * rows.pruned.units
+            step.pages_scored += heads * rows.pruned.units
+            kept = laid[True].lists.kept  # the next layer writes it anew
+            step.kept.append(kept.clone() if rows.all_pruned else kept[rows.pruned.at])
+        return out
 
     def around(
         self,

@@ -10,12 +10,13 @@
 #include <atomic>
 
 #include "../native/attention.h"
+#include "../native/choice.h"
 #include "../native/pages.h"
 #include "../native/products.h"
 
 constexpr int QUERIES = HEADS * G, ALL = QUERIES + 2 * HEADS;  // heads of one row's projection
 constexpr int THREADS = 64;                                    // at most
-constexpr int BEFORE = 1, ATTEND = 2, AFTER = 4;               // phases
+constexpr int BEFORE = 1, CHOOSE = 2, ATTEND = 4, AFTER = 8;   // phases
 
 struct Call {
     const float* x;                             // [M, WIDTH]
@@ -27,6 +28,8 @@ struct Call {
     float first_eps, second_eps;
     float *normed, *heads, *attended, *inner;  // [M, WIDTH | ALL * D | QUERIES * D | INNER]
     Store store;
+    Estimate estimate;
+    Select select;
     Attention attend;
     int32_t phases, M, threads;
 };
@@ -109,6 +112,18 @@ static void before(const Call& c, int t) {
 #pragma omp barrier
 }
 
+// The pages of every row and head, dealt out one by one, for some rows have more than others.
+static void choose(const Call& c, std::atomic<int>& next) {
+    std::vector<float> scores;
+    Classes classes;
+    for (int u; (u = next.fetch_add(1)) < c.M * HEADS;) {
+        const int b = u / HEADS, h = u % HEADS;
+        if (c.select.coverage[b] < 1.0f) estimate_head(c.estimate, b, h, scores);
+        select_head(c.select, b, h, classes);
+    }
+#pragma omp barrier
+}
+
 static void attend(const Call& c, Deal& deal, int t) {
     deal.work(c.attend, t);
     const Matrix<QUERIES * D> output(c, c.output, WIDTH, t);  // read next
@@ -146,12 +161,14 @@ extern "C" int32_t part_floats() { return G * PART; }
 
 extern "C" void layer(const Call* call) {
     Deal deal(*call);
+    std::atomic<int> chosen(0);
 #pragma omp parallel num_threads(call->threads)
     {
         Call c = *call;
         c.threads = omp_get_num_threads();  // fewer than were asked for, perhaps
         const int t = omp_get_thread_num();
         if (c.phases & BEFORE) before(c, t);
+        if (c.phases & CHOOSE) choose(c, chosen);
         if (c.phases & ATTEND) attend(c, deal, t);
         if (c.phases & AFTER) after(c, t);
     }

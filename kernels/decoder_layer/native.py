@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import ctypes
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from kernels.decoder_layer.laid import Laid, Space, lay
 from kernels.decoder_layer.shapes import LayerPages, Rows, Shape, Weights
 from kernels.kv_store.native import Call as Store
 from kernels.native.library import FLOAT, INT32, POINTER, address, library
+from kernels.page_select.native import Estimate, Select
 from kernels.page_stats import Bounds
 from kernels.paged_decode.native import Call as Attend
 
 MOST_ROWS = 64
 MOST_THREADS = 64
 LANES = 16  # outputs in a block of packed weights
-FLOAT_BYTES = 4
-_BEFORE, _ATTEND, _AFTER = 1, 2, 4
+_BEFORE, _CHOOSE, _ATTEND, _AFTER = 1, 2, 4, 8
 
 
 class _Call(ctypes.Structure):
@@ -31,6 +31,8 @@ class _Call(ctypes.Structure):
         ("second_eps", FLOAT),
         *((name, POINTER) for name in ("normed", "heads", "attended", "inner")),
         ("store", Store),
+        ("estimate", Estimate),
+        ("select", Select),
         ("attend", Attend),
         *((name, INT32) for name in ("phases", "M", "threads")),
     )
@@ -55,45 +57,7 @@ class Kernel:
 
     def lay(self, rows: Rows) -> Laid:
         """Prepare what the layers of a step share."""
-        shape, (n, m) = self.shape, rows.table.shape
-        splits = -(-m // self._split)
-        space = Space(shape, n, n * shape.kv_heads * splits * self._part)
-        token, k = shape.heads * shape.dim, space.heads.data_ptr()
-        k += FLOAT_BYTES * shape.queries * shape.dim
-        store = Store(k=k, v=k + FLOAT_BYTES * shape.kv_heads * shape.dim)
-        store.k_head = store.v_head = shape.dim
-        store.k_token = store.v_token = token
-        store.slots, store.H, store.N = rows.slots.data_ptr(), shape.kv_heads, n
-        attend = Attend(q=space.heads.data_ptr(), q_row=token, scale=rows.scaling)
-        attend.pages, attend.pages_row = rows.table.data_ptr(), rows.table.stride(0)
-        attend.kept, attend.tails = rows.kept.data_ptr(), rows.tails.data_ptr()
-        attend.out, attend.lse = space.attended.data_ptr(), space.lse.data_ptr()
-        attend.parts, attend.splits = space.parts.data_ptr(), splits
-        attend.B, attend.H, attend.m = n, shape.kv_heads, m
-        return Laid(rows, space, store, attend)
-
-
-class Space:
-    """What lies between the parts of a layer."""
-
-    def __init__(self, shape: Shape, rows: int, parts: int = 0) -> None:
-        """Make room for so many rows, and floats of attention before it is merged."""
-        self.normed = torch.empty(rows, shape.width)
-        self.heads = torch.empty(rows, shape.heads, shape.dim)
-        self.attended = torch.empty(rows, shape.queries * shape.dim)
-        self.inner = torch.empty(rows, shape.inner)
-        self.lse = torch.empty(rows, shape.queries)
-        self.parts = torch.empty(parts)
-
-
-@dataclass(frozen=True, slots=True)
-class Laid:
-    """A step's rows as the kernel reads them; the same for every layer."""
-
-    rows: Rows
-    space: Space
-    store: Store
-    attend: Attend
+        return lay(self.shape, rows, split_pages=self._split, part_floats=self._part)
 
 
 class Layer:
@@ -118,8 +82,13 @@ class Layer:
         )
 
     def __call__(self, x: Tensor, laid: Laid, pages: LayerPages) -> Tensor:
-        """Return the layer's output ``[M, width]``; contract as the naive twin's."""
-        call, y = self._ready(x, laid.space, _BEFORE | _ATTEND | _AFTER), torch.empty_like(x)
+        """Return the layer's output ``[M, width]``; contract as the naive twin's.
+
+        With a choice ``laid.lists`` holds, until the next call, the pages that were read.
+        """
+        chosen = _CHOOSE if laid.rows.choice is not None else 0
+        phases = _BEFORE | chosen | _ATTEND | _AFTER
+        call, y = self._ready(x, laid.space, phases), torch.empty_like(x)
         call.y = y.data_ptr()
         call.cos, call.sin = laid.rows.cos.data_ptr(), laid.rows.sin.data_ptr()
         k, v, head = pages.k.data_ptr(), pages.v.data_ptr(), pages.k.stride(0)
@@ -132,6 +101,11 @@ class Layer:
             first, second = pages.stats
             store.first, store.second = first.data_ptr(), second.data_ptr()
             store.stats_stride, store.bounds = first.stride(0), isinstance(pages.stats, Bounds)
+        if chosen:
+            call.estimate, call.select = laid.estimate, laid.select
+            call.estimate.first, call.estimate.second = store.first, store.second
+            call.estimate.head_stride, call.estimate.bounds = store.stats_stride, store.bounds
+            call.estimate.page_tokens = pages.k.shape[2]
         self.kernel.lib.layer(ctypes.byref(call))
         return y
 

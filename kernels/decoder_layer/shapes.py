@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
+from controllers.selection import Pins
 from kernels.page_stats import PageStats
 
 
@@ -48,6 +49,14 @@ class Weights:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Choice:
+    """How many of their pages rows read: those that reach a share of the estimated mass."""
+
+    coverage: Tensor  # float32 [M] in (0, 1]; rows at 1 read all
+    pins: Pins
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Rows:
     """A step's M one-token rows: where each stands and the pages it attends to."""
 
@@ -55,9 +64,10 @@ class Rows:
     sin: Tensor
     slots: Tensor  # int64 [M], each in a page of its own: where keys and values go
     table: Tensor  # int32 [M, m], pages in sequence order
-    kept: Tensor  # int32 [M, Hkv], pages of each row
+    n_pages: Tensor  # int32 [M], pages of each row
     tails: Tensor  # int32 [M], tokens in the last page, the new one included
     scaling: float
+    choice: Choice | None = None  # None: every row reads all its pages
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -8,15 +8,13 @@
 #include <algorithm>
 #include <limits>
 
-#include "vectors.h"
+#include "head.h"
 
 #define ALWAYS_INLINE inline __attribute__((always_inline))
 #define ON_ITS_OWN __attribute__((noinline))
 
 constexpr int SPLIT = 64;  // pages in a chunk: enough work for a thread at long context
 constexpr int AHEAD = 1;   // pages asked for ahead where they do not follow each other
-constexpr int NV = (D + W - 1) / W;
-constexpr int LAST = D - (NV - 1) * W;  // floats in a row's last vector
 constexpr int PV = (P + W - 1) / W;
 constexpr int PART = NV * W + 2;  // a chunk's value sum, maximum and sum
 constexpr float NOTHING = -std::numeric_limits<float>::infinity();
@@ -37,16 +35,6 @@ struct Attention {
     float *page_parts;       // scratch [B * H, 3, G, m] or null
     int32_t B, H, m, splits, threads;
 };
-
-static inline void row(const float* p, vf (&v)[NV]) {
-    for (int i = 0; i < NV - 1; i++) v[i] = load(p + i * W);
-    v[NV - 1] = load_part<LAST>(p + (NV - 1) * W);
-}
-
-static inline void fetch(const float* p) {
-    for (int i = 0; i < D * 4; i += 64)
-        __builtin_prefetch(reinterpret_cast<const char*>(p) + i, 0, 2);
-}
 
 struct Running {
     vf acc[G][NV];
@@ -141,13 +129,6 @@ static void note(const Attention& c, const Running& run, int bh, int j, int coun
 static ON_ITS_OWN void add_far(Running& run, const vf (&q)[G][NV], const Page& page,
                                float (&s)[G][PV * W], float (&part)[G]) {
     add<true>(run, q, page, s, part);
-}
-
-// Whether so many pages do not follow each other that the hardware's own reading ahead fails.
-static bool scattered(const int32_t* list, int n) {
-    int jumps = 0;
-    for (int j = 1; j < n; j++) jumps += list[j] != list[j - 1] + 1;
-    return jumps * 8 > n;
 }
 
 // Pages low..high of a row; on its own, lest its speed depend on the function it is called from.

@@ -22,9 +22,12 @@ from kernels.page_select import naive
 from kernels.page_stats import Bounds, PageStats
 
 
-class _Estimate(ctypes.Structure):
+class Estimate(ctypes.Structure):
+    """Rows whose pages are scored, as ``kernels/native/choice.h`` lays it out."""
+
     _fields_ = (
         ("q", POINTER),
+        ("q_row", INT64),
         ("first", POINTER),
         ("second", POINTER),
         ("head_stride", INT64),
@@ -37,7 +40,9 @@ class _Estimate(ctypes.Structure):
     )
 
 
-class _Select(ctypes.Structure):
+class Select(ctypes.Structure):
+    """Rows whose pages are chosen, likewise."""
+
     _fields_ = (
         ("mass", POINTER),
         ("table", POINTER),
@@ -71,8 +76,9 @@ def estimate_mass(
     q, table = q.contiguous(), table.to(torch.int32).contiguous()
     n_pages, tails = n_pages.to(torch.int32).contiguous(), tails.to(torch.int32).contiguous()
     mass = q.new_empty(rows, heads, n)
-    call = _Estimate(
+    call = Estimate(
         address(q),
+        q.stride(0),
         address(stats[0]),
         address(stats[1]),
         stats[0].stride(0),
@@ -104,7 +110,7 @@ def select_pages(
     n_pages, coverage = n_pages.to(torch.int32).contiguous(), coverage.contiguous()
     pages = torch.empty(rows, heads, n, dtype=torch.int32)
     kept = torch.empty(rows, heads, dtype=torch.int32)
-    call = _Select(
+    call = Select(
         address(mass),
         address(table),
         address(n_pages),

@@ -13,14 +13,25 @@ from transformers.models.llama.modeling_llama import LlamaDecoderLayer
 
 import backend.layer
 import backend.linear
+from backend.engine import Engine
 from backend.layer import LeanLayer, lean_layers
 from backend.lean import lean
 from backend.lean_attention import lean_attention
 from backend.linear import prepare_for_cpu
 from backend.models import LoadedModel
+from backend.sparse import SparseAttention
+from controllers.presets import get_preset
 from kernels.decoder_layer.native import Layer
 from kernels.native.build import find_compiler
-from tests.backend.tiny import engine, sparse, submission, tiny_model, tokens_of
+from tests.backend.tiny import (
+    ROOMY,
+    STEP_LAW,
+    engine,
+    sparse,
+    submission,
+    tiny_model,
+    tokens_of,
+)
 
 pytestmark = pytest.mark.skipif(find_compiler() is None, reason="there is no C++ compiler")
 
@@ -61,12 +72,39 @@ def calls(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("preset", ["baseline", "full", sparse(0.8)], ids=["dense", "full", "0.8"])
-def test_tokens_are_those_of_the_modules(fresh, preset, calls):
+@pytest.mark.parametrize("options", [{}, {"scorer": "quest"}, {"dense_layers": 1}], ids=str)
+def test_tokens_and_pages_read_are_those_of_the_modules(fresh, preset, options, calls):
+    modules, layers = (
+        Engine(
+            packed(fresh, layers=swapped),
+            get_preset(preset) if isinstance(preset, str) else preset,
+            ROOMY,
+            STEP_LAW,
+            sparse=SparseAttention(min_pages=1, **options),
+        )
+        for swapped in (False, True)
+    )
+    calls.clear()  # of the trials before the swap
     wanted = [submission(0), submission(1, 40), submission(2, 70)]
-    expected = tokens_of(engine(packed(fresh, layers=False), preset), wanted)
+    expected = tokens_of(modules, wanted)
     assert not calls
-    assert tokens_of(engine(packed(fresh, layers=True), preset), wanted) == expected
-    assert ("before" if preset == sparse(0.8) else "__call__") in calls
+    assert tokens_of(layers, wanted) == expected
+    assert set(calls) == {"__call__"}
+    for name in ("page_units_read", "page_units_dense", "pages_scored"):
+        found, counted = (made.ledger.steps[name] for made in (layers, modules))
+        assert found.tolist() == counted.tolist()
+    assert (sum(counted) > 0) == (preset == sparse(0.8))
+
+
+@pytest.mark.parametrize("scorer", ["lagged", "oracle", "low_bit"])
+def test_scorers_the_kernel_does_not_know_are_called_between_its_two_halves(fresh, scorer, calls):
+    swapped = packed(fresh, layers=True)
+    made = Engine(
+        swapped, sparse(0.8), ROOMY, STEP_LAW, sparse=SparseAttention(min_pages=1, scorer=scorer)
+    )
+    calls.clear()
+    tokens_of(made, [submission(0)])
+    assert set(calls) == {"before"}
 
 
 def test_a_copy_works_and_one_in_another_format_goes_back_to_its_modules(fresh, calls):

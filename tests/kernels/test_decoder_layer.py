@@ -10,10 +10,12 @@ from torch import Tensor
 
 from kernels.decoder_layer import naive
 from kernels.decoder_layer.native import MOST_ROWS, Kernel, Layer, available
-from kernels.decoder_layer.shapes import LayerPages, Rows, Shape, Weights
+from kernels.decoder_layer.shapes import Choice, LayerPages, Rows, Shape, Weights
 from kernels.gated_silu.native import gated_silu
 from kernels.kv_store.native import store
 from kernels.native.build import find_compiler
+from kernels.page_select.naive import Pins
+from kernels.page_select.native import estimate_mass, select_pages
 from kernels.page_stats import Bounds, Moments, PageStats
 from kernels.paged_decode.native import decode_pages
 from kernels.rms_norm.native import rms_norm
@@ -29,7 +31,9 @@ PAGE, PAGES = 4, 70  # pages of the longest row: two chunks of attention
 class Made:
     """Random weights, rows of uneven length and a pool whose unwritten slots are NaN."""
 
-    def __init__(self, rows: int, *, biased: bool = False, stats: str = "moments") -> None:
+    def __init__(
+        self, rows: int, *, biased: bool = False, stats: str = "moments", chosen: bool = False
+    ) -> None:
         self._random = torch.Generator().manual_seed(rows)
         s, width = SHAPE, SHAPE.heads * SHAPE.dim
         self.weights = Weights(
@@ -58,7 +62,8 @@ class Made:
             sin=angles.sin(),
             slots=last * PAGE + tails - 1,
             table=table,
-            kept=n[:, None].expand(-1, s.kv_heads).contiguous(),
+            n_pages=n,
+            choice=self.choice(rows) if chosen else None,
             tails=tails,
             scaling=s.dim**-0.5,
         )
@@ -66,6 +71,12 @@ class Made:
         for page, tail in zip(last.tolist(), tails.tolist(), strict=True):
             k[:, page, tail - 1 :] = v[:, page, tail - 1 :] = torch.nan
         self.pages = LayerPages(k=k, v=v, stats=_stats(stats, s.kv_heads, pool, s.dim))
+
+    def choice(self, rows: int) -> Choice:
+        """Return coverages of which every third is 1."""
+        coverage = torch.rand(rows, generator=self._random)
+        coverage[2::3] = 1.0
+        return Choice(coverage=coverage, pins=Pins())
 
     def normal(self, *shape: int) -> Tensor:
         return torch.randn(*shape, generator=self._random)
@@ -98,12 +109,25 @@ def in_parts(made: Made, pages: LayerPages) -> Tensor:
     q, k, v = heads.split([s.queries, s.kv_heads, s.kv_heads], dim=1)
     store(k.transpose(0, 1), v.transpose(0, 1), rows.slots, pages.k, pages.v, pages.stats)
     grouped = q.unflatten(1, (s.kv_heads, s.group))
-    listed = rows.table[:, None].expand(-1, s.kv_heads, -1)
-    out = decode_pages(grouped, pages.k, pages.v, listed, rows.kept, rows.tails, rows.scaling).out
+    listed, kept = in_parts_listed(made, grouped, pages)
+    out = decode_pages(grouped, pages.k, pages.v, listed, kept, rows.tails, rows.scaling).out
     h = made.x + linear(out.reshape(len(made.x), -1), w.output, s.width, w.output_bias)
     normed = rms_norm(h, w.second, w.second_eps)
     gate, up = (linear(normed, packed, s.inner, None) for packed in (w.gate, w.up))
     return h + linear(gated_silu(gate, up), w.down, s.width, None)
+
+
+def in_parts_listed(made: Made, q: Tensor, pages: LayerPages) -> tuple[Tensor, Tensor]:
+    """Return the pages read and how many; where there is a choice the compiled kernels make it."""
+    rows, heads = made.rows, SHAPE.kv_heads
+    if rows.choice is None:
+        every = rows.table[:, None].expand(-1, heads, -1)
+        return every, rows.n_pages[:, None].expand(-1, heads)
+    assert pages.stats is not None
+    mass = estimate_mass(
+        q, pages.stats, rows.table, rows.n_pages, rows.tails, rows.scaling, page_tokens=PAGE
+    )
+    return select_pages(mass, rows.table, rows.n_pages, rows.choice.coverage, rows.choice.pins)
 
 
 def assert_same_bits(found: LayerPages, expected: LayerPages) -> None:
@@ -137,6 +161,36 @@ def test_a_layer_has_the_bits_of_its_parts_and_is_what_is_defined(rows, biased, 
     torch.testing.assert_close(one.k, defined.k, rtol=1e-5, atol=1e-5, equal_nan=True)
 
 
+@pytest.mark.parametrize(
+    ("rows", "stats"), [(1, "moments"), (5, "bounds"), (16, "moments"), (MOST_ROWS, "bounds")]
+)
+def test_a_layer_that_chooses_pages_has_the_bits_of_its_parts_and_reads_what_they_choose(
+    rows, stats
+):
+    made = Made(rows, stats=stats, chosen=True)
+    one, parts, defined = (made.fresh_pages() for _ in range(3))
+    kernel = Kernel(SHAPE, PAGE)
+    laid = kernel.lay(made.rows)
+    found = Layer(kernel, made.weights)(made.x, laid, one)
+    assert torch.equal(found, in_parts(made, parts))
+    assert_same_bits(one, parts)
+    s = SHAPE
+    q = laid.space.heads[:, : s.queries].unflatten(1, (s.kv_heads, s.group))
+    pages, kept = in_parts_listed(made, q, parts)
+    assert torch.equal(laid.lists.kept, kept)
+    assert torch.equal(laid.lists.pages, pages)
+    assert rows == 1 or int(kept.sum()) < int(made.rows.n_pages.sum()) * s.kv_heads
+    expected = naive.layer(made.x, made.rows, s, made.weights, defined)
+    torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
+
+
+def test_rows_at_coverage_1_have_the_bits_they_have_where_nobody_chooses():
+    made, plain = Made(16, chosen=True), Made(16)
+    found, dense = in_one(made, made.fresh_pages()), in_one(plain, made.fresh_pages())
+    assert torch.equal(found[2::3], dense[2::3])
+    assert not torch.equal(found[0::3], dense[0::3])
+
+
 def test_a_layer_in_two_calls_around_attention_has_the_same_bits():
     made, (one, two) = Made(5), (Made(5).fresh_pages() for _ in range(2))
     whole = in_one(made, one)
@@ -144,16 +198,17 @@ def test_a_layer_in_two_calls_around_attention_has_the_same_bits():
     heads = layer.before(made.x, rows.cos, rows.sin)
     q, k, v = heads.split([s.queries, s.kv_heads, s.kv_heads], dim=1)
     store(k.transpose(0, 1), v.transpose(0, 1), rows.slots, two.k, two.v, two.stats)
-    listed = rows.table[:, None].expand(-1, s.kv_heads, -1)
     grouped = q.unflatten(1, (s.kv_heads, s.group))
-    out = decode_pages(grouped, two.k, two.v, listed, rows.kept, rows.tails, rows.scaling).out
+    listed, kept = in_parts_listed(made, grouped, two)
+    out = decode_pages(grouped, two.k, two.v, listed, kept, rows.tails, rows.scaling).out
     assert torch.equal(layer.after(made.x, out.reshape(5, -1)), whole)
     assert_same_bits(one, two)
 
 
 @pytest.mark.parametrize("threads", [2, 3])
-def test_threads_and_what_is_read_ahead_change_no_bit(threads):
-    made, before = Made(16), torch.get_num_threads()
+@pytest.mark.parametrize("chosen", [False, True])
+def test_threads_and_what_is_read_ahead_change_no_bit(threads, chosen):
+    made, before = Made(16, chosen=chosen), torch.get_num_threads()
     expected = in_one(made, made.fresh_pages())
     torch.set_num_threads(threads)
     try:
@@ -164,11 +219,14 @@ def test_threads_and_what_is_read_ahead_change_no_bit(threads):
 
 
 @pytest.mark.parametrize("alone", [[0], [3, 11]])
-def test_a_row_has_the_same_bits_whoever_is_beside_it(alone):
-    made = Made(16)
+@pytest.mark.parametrize("chosen", [False, True])
+def test_a_row_has_the_same_bits_whoever_is_beside_it(alone, chosen):
+    made = Made(16, chosen=chosen)
     expected = in_one(made, made.fresh_pages())[alone]
-    few = {name: getattr(made.rows, name)[alone] for name in ("cos", "sin", "slots", "kept")}
-    few |= {name: getattr(made.rows, name)[alone] for name in ("table", "tails")}
+    few = {name: getattr(made.rows, name)[alone] for name in ("cos", "sin", "slots")}
+    few |= {name: getattr(made.rows, name)[alone] for name in ("table", "n_pages", "tails")}
+    if made.rows.choice is not None:
+        few["choice"] = replace(made.rows.choice, coverage=made.rows.choice.coverage[alone])
     made.x, made.rows = made.x[alone], replace(made.rows, **few)
     assert torch.equal(in_one(made, made.fresh_pages()), expected)
 
