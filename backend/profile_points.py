@@ -11,7 +11,7 @@ import numpy as np
 from backend.profile_stage import Step
 
 FEATURES = ("n_decode", "kv_tokens_read", "prompt_tokens", "prompt_squares", "pages_scored")
-CLIP = 1.5  # of the median: more is somebody else's doing
+CLIP = 3.0  # of the median: more is a fault, not a slow spell
 Pass = Sequence[Sequence[Step]]  # by stage, the steps it took
 
 
@@ -27,7 +27,7 @@ class Point:
     prompt_squares: float
     kv_longest: float
     pages_scored: float
-    seconds: float  # median, times what means lie above medians over the whole grid
+    seconds: float  # mean, where a sample of more than CLIP medians counts as that
     spread: float  # interquartile range over the median
     samples: int
 
@@ -35,26 +35,17 @@ class Point:
 def points_of(passes: Sequence[Pass]) -> list[Point]:
     """Gather the passes' steps by stage.
 
-    Medians tell the stages apart, for they are steady. But a server's latency is a sum of steps,
-    slow ones among them, so all points are raised alike to what steps take in the mean. The first
-    step of a stage that prunes stands apart, for its query is not the model's own.
+    A point is what its steps take in the mean, for a server's latency is a sum of steps, slow ones
+    among them. A median will not do: a machine may have two speeds, a minute of each, and then the
+    median of a few repeats is one of them. The first step of a stage that prunes stands apart, for
+    its query is not the model's own.
     """
     groups: dict[tuple[int, bool], list[Step]] = defaultdict(list)
     for taken in passes:
         for stage, steps in enumerate(taken):
             for index, step in enumerate(steps):
                 groups[stage, index == 0 and step.kind == "sparse"].append(step)
-    level = mean_over_median([np.array([s.seconds for s in steps]) for steps in groups.values()])
-    return [_point(stage, steps, level) for (stage, _), steps in sorted(groups.items())]
-
-
-def mean_over_median(samples: Sequence[np.ndarray]) -> float:
-    """Return how far means of repeats lie above their medians; a ratio, over all groups.
-
-    A sample of more than CLIP medians counts as that.
-    """
-    ratios = [np.minimum(taken / np.median(taken), CLIP).mean() for taken in samples]
-    return float(np.mean(ratios))
+    return [_point(stage, steps) for (stage, _), steps in sorted(groups.items())]
 
 
 def points_table(points: Sequence[Point]) -> dict[str, np.ndarray]:
@@ -69,7 +60,7 @@ def ranges_of(points: Sequence[Point]) -> dict[str, tuple[float, float]]:
     return {name: (float(table[name].min()), float(table[name].max())) for name in FEATURES}
 
 
-def _point(stage: int, steps: Sequence[Step], level: float) -> Point:
+def _point(stage: int, steps: Sequence[Step]) -> Point:
     taken = np.array([step.seconds for step in steps])
     low, median, high = np.quantile(taken, (0.25, 0.5, 0.75))
     return Point(
@@ -81,7 +72,7 @@ def _point(stage: int, steps: Sequence[Step], level: float) -> Point:
         prompt_squares=_mean(steps, "prompt_squares"),
         kv_longest=_mean(steps, "kv_longest"),
         pages_scored=_mean(steps, "pages_scored"),
-        seconds=float(level * median),
+        seconds=float(np.minimum(taken, CLIP * median).mean()),
         spread=float((high - low) / median),
         samples=len(steps),
     )

@@ -12,7 +12,7 @@ import pytest
 from backend.profile import Measured, ProfileOptions, run_profile
 from backend.profile_fit import fit, seconds
 from backend.profile_grid import stages
-from backend.profile_points import CLIP, Point, mean_over_median, points_of, points_table
+from backend.profile_points import CLIP, Point, points_of, points_table
 from backend.profile_rig import Rig
 from backend.profile_stage import Stage, Step
 from backend.profile_store import PassStore, store_path
@@ -173,12 +173,17 @@ def test_the_held_out_error_is_about_the_noise_and_each_kind_has_its_own():
         assert found[f"{kind}_mean_abs_pct"] <= found[f"{kind}_max_abs_pct"]
 
 
-def test_a_slow_repeat_raises_the_level_of_all_points_and_not_one_point():
+def test_a_point_is_the_mean_of_its_repeats_and_an_outlier_counts_as_three_medians():
     steps = [Step(1, 10.0, 0, 0, 10.0, 0, took, took) for took in (1.0, 1.0, 1.0, 9.0)]
     slow, steady = points_of([[[step], [replace(step, seconds=1.0)]] for step in steps])
-    level = (1.0 + (3 + CLIP) / 4) / 2
-    assert slow.seconds == steady.seconds == pytest.approx(level)
-    assert mean_over_median([np.ones(3)]) == 1.0
+    assert slow.seconds == pytest.approx((3 + CLIP) / 4)
+    assert steady.seconds == 1.0
+
+
+def test_a_machine_of_two_speeds_is_priced_between_them():
+    speeds = [0.8, 0.8, 0.8, 0.8, 1.1, 1.1, 1.1]
+    passes = [[[Step(1, 10.0, 0, 0, 10.0, 0, took, took)]] for took in speeds]
+    assert points_of(passes)[0].seconds == pytest.approx(np.mean(speeds))
 
 
 OPTIONS = ProfileOptions(repeats=2, max_seqs=3, max_context=128, token_budget=32, coverages=(0.5,))

@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 
+from backend.executor import LiveExecutor
 from backend.models import LoadedModel
+from controllers.serving.messages import Plan, Result
 from reports.figures.live_validation import curves, latencies, queues
 from reports.parts import Evidence
 from reports.validation import live_play
@@ -204,6 +206,27 @@ def test_a_clock_that_jumps_during_a_run_is_named(done: Campaign, monkeypatch: p
     asked, prompts = done.asked(CLOSED)[:1], done.prompts(CLOSED)[:1]
     with pytest.raises(LiveError, match=r"clock: .* moved apart by 3\.5 s"):
         live_play.play(done.machine, OPTIONS.preset("baseline"), asked, prompts)
+
+
+def test_a_prompt_is_computed_before_a_run_and_is_part_of_no_record(
+    done: Campaign, monkeypatch: pytest.MonkeyPatch
+):
+    computed: list[list[int]] = []
+    own = LiveExecutor.execute
+
+    def noted(self: LiveExecutor, plan: Plan, pages: dict[int, list[int]]) -> Result:
+        computed.append([row.request_id for row in plan.rows])
+        return own(self, plan, pages)
+
+    monkeypatch.setattr(LiveExecutor, "execute", noted)
+    asked, prompts = done.asked(CLOSED)[:2], done.prompts(CLOSED)[:2]
+    played = live_play.play(done.machine, OPTIONS.preset("baseline"), asked, prompts)
+    ids = {each.request.request_id for each in asked}
+    warm = [step for step in computed if not ids.issuperset(step)]
+    assert warm == computed[: len(warm)]
+    assert len(warm) > 0
+    assert len(computed) == len(warm) + len(played.ledger.steps["step"])
+    assert played.plans.steps == len(played.ledger.steps["step"])
 
 
 def test_a_preempting_pool_is_simulated_with_its_pages(tiny: LoadedModel, tmp_path: Path):
