@@ -22,6 +22,7 @@ from backend.rows import Chunk, DecodeRows
 from backend.sparse import SparseAttention
 from controllers.serving.messages import Row
 from kernels.decoder_layer.laid import Laid
+from kernels.decoder_layer.native import Kernel
 from kernels.dispatch import Decoded, decode_pages
 from kernels.page_select.naive import Pins
 from kernels.paged_decode.prefill import prefill
@@ -64,7 +65,7 @@ class StepInputs:
     page_units_read: int = 0  # pages read, summed over sampled one-token rows, layers, KV heads
     page_units_dense: int = 0  # what dense attention would have read
     pages_scored: int = 0  # pages whose score was taken, summed likewise
-    laid: dict[bool, Laid] = field(default_factory=dict)  # for layer kernels that choose, or not
+    laid: dict[tuple[Kernel, bool], Laid] = field(default_factory=dict)  # that choose, or not
     kept: list[Tensor] = field(default_factory=list)  # pages of pruned rows, [B, Hkv] per layer
 
     @property

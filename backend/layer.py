@@ -133,9 +133,10 @@ class LeanLayer(nn.Module):
         assert rows is not None
         step.page_units_dense += heads * rows.units
         step.page_units_read += heads * rows.units
-        if prunes not in step.laid:
+        laid = step.laid.get((layer.kernel, prunes))
+        if laid is None:
             cos, sin = (angle[0].contiguous() for angle in angles)
-            step.laid[prunes] = layer.kernel.lay(
+            laid = step.laid[layer.kernel, prunes] = layer.kernel.lay(
                 Rows(
                     cos=cos,
                     sin=sin,
@@ -148,12 +149,12 @@ class LeanLayer(nn.Module):
                 )
             )
         k, v = step.cache.layer_pages(attend.layer_idx)
-        pages, laid = LayerPages(k=k, v=v, stats=step.cache.stats[attend.layer_idx]), step.laid
-        out = layer(x[0].contiguous(), laid[prunes], pages)[None]
+        pages = LayerPages(k=k, v=v, stats=step.cache.stats[attend.layer_idx])
+        out = layer(x[0].contiguous(), laid, pages)[None]
         if rows.pruned is not None and prunes:
             step.page_units_read -= heads * rows.pruned.units
             step.pages_scored += heads * rows.pruned.units
-            kept = laid[True].lists.kept  # the next layer writes it anew
+            kept = laid.lists.kept  # the next layer writes it anew
             step.kept.append(kept.clone() if rows.all_pruned else kept[rows.pruned.at])
         return out
 

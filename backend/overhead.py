@@ -135,7 +135,11 @@ class _Run:
         return {name: min(p[name] for p, _ in taken) for name in taken[0][0]}, whole
 
     def selection(self, coverage: float) -> float:
-        """Return the least seconds in which all layers score and select pages for the batch."""
+        """Return the least seconds in which all layers score and select pages for the batch.
+
+        Each layer in a call of its own. A layer that is compiled whole does the same work within
+        its one call, for less: this is a bound from above.
+        """
         plan = self._loop.plan(time.perf_counter_ns())
         rows = [row._replace(coverage=coverage) for row in plan.rows]
         executor = self._executor

@@ -36,11 +36,17 @@ class Board:
     def __init__(
         self, preset: Preset, limits: EngineLimits, step_law: StepLaw, load: LoadSensors
     ) -> None:
-        self._preset, self._limits, self._step_law, self._load = preset, limits, step_law, load
+        self._preset, self._load = preset, load
         asked = fields_read(preset.priority)
         self._asks_service = "client_service" in asked
         self._asked = [name in asked for name in LoadSignal._fields]
         self._looks = [i for i, read in enumerate(self._asked) if read]
+        self._still = still_signal(
+            [LoadSignal._fields[i] for i in self._looks],
+            limits=limits,
+            step_law=step_law,
+            quantum_tokens=preset.quantum_tokens,
+        )
         self._fresh: dict[int, Sequence] = {}
         self._sequences: list[Sequence] = []  # by column
         self._column: dict[int, int] = {}
@@ -81,7 +87,9 @@ class Board:
     def by_arrival(self) -> Iterator[Sequence]:
         """Yield who waits by arrival, then id."""
         self._write()
-        return self._ranked(np.zeros(len(self._sequences)))
+        n = len(self._sequences)
+        order = np.lexsort((self._ids[:n], self._counts[ARRIVAL, :n])).tolist()
+        return map(self._sequences.copy().__getitem__, order)
 
     def by_priority(self, bank: LaneBank | None, now_ns: int, step: int) -> Iterator[Sequence]:
         """Yield who waits as the law ranks them in plan ``step``; ties by arrival, then id.
@@ -100,7 +108,7 @@ class Board:
         ranks = priority.astype(np.float64)
         if not math.isfinite(np.vdot(ranks, ranks)):  # squares of float32 fit
             ranks[~np.isfinite(ranks)] = LEAST
-        return self._ranked(ranks)
+        return _ranked(list(self._sequences), ranks)
 
     def _signal(self, now_ns: int, step: int) -> LoadSignal:
         """Return the signals of all who wait, as ``signal_of`` makes them, where the law looks."""
@@ -122,11 +130,6 @@ class Board:
             leaves[SERVICE] = lead.astype(np.float32)
         return LoadSignal(*leaves)
 
-    def _ranked(self, priority: np.ndarray) -> Iterator[Sequence]:
-        n = len(self._sequences)
-        arrival, ids = self._counts[ARRIVAL, :n].copy(), self._ids[:n].copy()
-        return _ranked(list(self._sequences), priority, arrival, ids)
-
     def _write(self) -> None:
         """Write down who came since the last look."""
         if not self._fresh:
@@ -145,15 +148,8 @@ class Board:
             self._served[column] = sequence.generated > 0
             self._ids[column] = request_id
             self._slo_s[column] = sequence.request.first_token_slo_s
-            still = still_signal(
-                sequence,
-                limits=self._limits,
-                step_law=self._step_law,
-                quantum_tokens=self._preset.quantum_tokens,
-                collapse_nats=collapse.read(request_id),
-                oracle_tokens=np.nan if oracle is None else oracle[request_id],
-            )
-            looked_at = [still[i] for i in self._looks]
+            tokens = math.nan if oracle is None else oracle[request_id]
+            looked_at = self._still(sequence, collapse.read(request_id), tokens)
             if self._finite and not are_finite((*looked_at, sequence.request.first_token_slo_s)):
                 self._finite = False
                 self._ranking = self._make_ranking()
@@ -195,9 +191,7 @@ def _stateless(preset: Preset) -> bool:
     return preset.priority.init(signal) == ()
 
 
-def _ranked(
-    sequences: list[Sequence], priority: np.ndarray, arrival: np.ndarray, ids: np.ndarray
-) -> Iterator[Sequence]:
+def _ranked(sequences: list[Sequence], priority: np.ndarray) -> Iterator[Sequence]:
     """Yield by falling ``priority``, which is overwritten; few are ever asked for."""
     if not sequences:
         return
@@ -211,8 +205,8 @@ def _ranked(
             priority[best] = highest
             equal = np.flatnonzero(priority == highest)
             priority[equal] = -np.inf
-            for i in equal[np.lexsort((ids[equal], arrival[equal]))].tolist():
-                yield sequences[i]
+            tied = [sequences[i] for i in equal.tolist()]
+            yield from sorted(tied, key=lambda s: (s.arrival_ns, s.request.request_id))
             following = int(priority.argmax())
         if priority[following] == -np.inf:
             return

@@ -210,43 +210,45 @@ def signal_of(
 
 
 def still_signal(
-    sequence: Sequence,
+    asked: Collection[str],
     *,
     limits: EngineLimits,
     step_law: StepLaw,
     quantum_tokens: int | None,
-    collapse_nats: float,
-    oracle_tokens: float,
-) -> LoadSignal:
-    """Return the signals of one sequence that stand still while it waits, numbers in float64.
+) -> Callable[[Sequence, float, float], tuple[float, ...]]:
+    """Return what reads off a sequence the signals ``asked`` for that stand still while it waits.
 
-    What moves with the clock or with other clients is 0. ``oracle_tokens`` are all, or NaN.
+    It takes the sequence, its collapse, nats, and its true output tokens in all, or NaN, and gives
+    float64 numbers in the order asked for. What moves with the clock or with other clients is 0.
     """
-    request, known = sequence.request, sequence.known
-    kv_tokens = known - sequence.holes * limits.page_tokens
-    short = limits.pages_for(known + 1) - len(sequence.pages)
-    prefill_s = 0.0
-    if sequence.pending > 1:
-        prefill_s = prefill_row_s(step_law, sequence.computed, sequence.pending)
-    left = request.max_tokens - sequence.generated
-    return LoadSignal(
-        age_s=0.0,
-        wait_s=0.0,
-        slack_s=0.0,
-        cost_s=_cost_s(prefill_s, kv_tokens, left, limits, step_law, quantum_tokens),
-        pages_held=sequence.held,
-        pages_needed=max(short, 0),
-        collapse_nats=collapse_nats,
-        completion=sequence.generated / request.max_tokens,
-        wait_steps=0.0,
-        served_s=sequence.served_s,
-        prefill_s=prefill_s,
-        token_s=_token_s(kv_tokens, limits, step_law),
-        user_priority=request.priority,
-        predicted_tokens=sequence.predicted_left,
-        client_service=0.0,
-        oracle_tokens=oracle_tokens - sequence.generated,
-    )
+
+    def kv_tokens(of: Sequence) -> int:
+        return of.known - of.holes * limits.page_tokens
+
+    def prefill_s(of: Sequence) -> float:
+        return prefill_row_s(step_law, of.computed, of.pending) if of.pending > 1 else 0.0
+
+    def cost_s(of: Sequence) -> float:
+        left = of.request.max_tokens - of.generated
+        return _cost_s(prefill_s(of), kv_tokens(of), left, limits, step_law, quantum_tokens)
+
+    moving = ("age_s", "wait_s", "slack_s", "wait_steps", "client_service")
+    known: dict[str, Callable[[Sequence, float, float], float]] = {
+        **dict.fromkeys(moving, lambda *_: 0.0),
+        "cost_s": lambda of, *_: cost_s(of),
+        "pages_held": lambda of, *_: of.held,
+        "pages_needed": lambda of, *_: max(limits.pages_for(of.known + 1) - len(of.pages), 0),
+        "collapse_nats": lambda _, nats, __: nats,
+        "completion": lambda of, *_: of.generated / of.request.max_tokens,
+        "served_s": lambda of, *_: of.served_s,
+        "prefill_s": lambda of, *_: prefill_s(of),
+        "token_s": lambda of, *_: _token_s(kv_tokens(of), limits, step_law),
+        "user_priority": lambda of, *_: of.request.priority,
+        "predicted_tokens": lambda of, *_: of.predicted_left,
+        "oracle_tokens": lambda of, _, tokens: tokens - of.generated,
+    }
+    read = [known[name] for name in asked]
+    return lambda of, nats, tokens: tuple([one(of, nats, tokens) for one in read])
 
 
 def prefill_row_s(step_law: StepLaw, computed: int, n_tokens: int) -> float:

@@ -102,6 +102,7 @@ class Layer:
             store.first, store.second = first.data_ptr(), second.data_ptr()
             store.stats_stride, store.bounds = first.stride(0), isinstance(pages.stats, Bounds)
         if chosen:
+            assert pages.stats is not None, "pages are chosen by their statistics"
             call.estimate, call.select = laid.estimate, laid.select
             call.estimate.first, call.estimate.second = store.first, store.second
             call.estimate.head_stride, call.estimate.bounds = store.stats_stride, store.bounds

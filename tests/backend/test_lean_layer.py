@@ -20,7 +20,10 @@ from backend.lean_attention import lean_attention
 from backend.linear import prepare_for_cpu
 from backend.models import LoadedModel
 from backend.sparse import SparseAttention
+from backend.steps import forward, prepare
 from controllers.presets import get_preset
+from controllers.selection import Pins
+from controllers.serving.messages import Row
 from kernels.decoder_layer.native import Layer
 from kernels.native.build import find_compiler
 from tests.backend.tiny import (
@@ -72,7 +75,9 @@ def calls(monkeypatch) -> list[str]:
 
 
 @pytest.mark.parametrize("preset", ["baseline", "full", sparse(0.8)], ids=["dense", "full", "0.8"])
-@pytest.mark.parametrize("options", [{}, {"scorer": "quest"}, {"dense_layers": 1}], ids=str)
+@pytest.mark.parametrize(
+    "options", [{}, {"scorer": "quest"}, {"dense_layers": 1}, {"min_pages": 5}], ids=str
+)
 def test_tokens_and_pages_read_are_those_of_the_modules(fresh, preset, options, calls):
     modules, layers = (
         Engine(
@@ -80,12 +85,12 @@ def test_tokens_and_pages_read_are_those_of_the_modules(fresh, preset, options, 
             get_preset(preset) if isinstance(preset, str) else preset,
             ROOMY,
             STEP_LAW,
-            sparse=SparseAttention(min_pages=1, **options),
+            sparse=SparseAttention(**{"min_pages": 1, **options}),
         )
         for swapped in (False, True)
     )
     calls.clear()  # of the trials before the swap
-    wanted = [submission(0), submission(1, 40), submission(2, 70)]
+    wanted = [submission(0), submission(1, 40), submission(2, 70), submission(3, 200)]
     expected = tokens_of(modules, wanted)
     assert not calls
     assert tokens_of(layers, wanted) == expected
@@ -93,7 +98,47 @@ def test_tokens_and_pages_read_are_those_of_the_modules(fresh, preset, options, 
     for name in ("page_units_read", "page_units_dense", "pages_scored"):
         found, counted = (made.ledger.steps[name] for made in (layers, modules))
         assert found.tolist() == counted.tolist()
-    assert (sum(counted) > 0) == (preset == sparse(0.8))
+    steps = layers.ledger.steps
+    prunes = preset == sparse(0.8)
+    assert (steps["pages_scored"].sum() > 0) == prunes
+    assert (steps["page_units_read"].sum() < steps["page_units_dense"].sum()) == prunes
+
+
+@pytest.mark.parametrize("options", [{}, {"dense_layers": 1}], ids=str)
+def test_one_step_may_hold_dense_rows_pruned_ones_and_ends_of_prompts(fresh, options, calls):
+    length, tables = 161, [list(range(lane * 11, lane * 11 + 11)) for lane in range(3)]
+    rows = [
+        Row(0, length - 1, 1, True, 1.0, False),
+        Row(1, length - 1, 1, True, 0.5, False),
+        Row(2, length - 1, 1, False, 0.5, False),  # part of a prompt, in no count
+    ]
+    found = []
+    for swapped in (False, True):
+        made = engine(packed(fresh, layers=swapped))
+        generator = torch.Generator().manual_seed(0)
+        cache = made.executor.cache
+        for store in (cache.k, cache.v, *(part for pair in cache.stats for part in pair)):
+            store.copy_(torch.rand(store.shape, generator=generator))
+        step = prepare(
+            rows,
+            dict(enumerate(tables)),
+            cache,
+            Pins(),
+            sparse=SparseAttention(min_pages=1, **options),
+        )
+        calls.clear()
+        with torch.no_grad():
+            logits = forward(made.executor.loaded.model, [65, 66, 67], rows, step)
+        assert set(calls) == ({"__call__"} if swapped else set())
+        found.append((logits, step.page_units_read, step.page_units_dense, step.pages_scored))
+    (expected, *counts), (logits, *counted) = found
+    torch.testing.assert_close(logits, expected, rtol=1e-4, atol=1e-4)
+    assert counted == counts
+    read, dense, scored = counted
+    pruned_layers = 2 - options.get("dense_layers", 0)
+    assert dense == 2 * 11 * 2 * 2  # rows, pages, layers, heads
+    assert scored == 11 * pruned_layers * 2
+    assert dense - scored < read < dense
 
 
 @pytest.mark.parametrize("scorer", ["lagged", "oracle", "low_bit"])

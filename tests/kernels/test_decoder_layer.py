@@ -32,10 +32,17 @@ class Made:
     """Random weights, rows of uneven length and a pool whose unwritten slots are NaN."""
 
     def __init__(
-        self, rows: int, *, biased: bool = False, stats: str = "moments", chosen: bool = False
+        self,
+        rows: int,
+        *,
+        biased: bool = False,
+        stats: str = "moments",
+        chosen: bool = False,
+        shape: Shape = SHAPE,
     ) -> None:
         self._random = torch.Generator().manual_seed(rows)
-        s, width = SHAPE, SHAPE.heads * SHAPE.dim
+        self.shape = s = shape
+        width = s.heads * s.dim
         self.weights = Weights(
             first=self.normal(s.width),
             inputs=pack(self.normal(width, s.width) / 7),
@@ -96,13 +103,13 @@ def _stats(kind: str, *shape: int) -> PageStats | None:
 
 
 def in_one(made: Made, pages: LayerPages, following: Tensor | None = None) -> Tensor:
-    kernel = Kernel(SHAPE, PAGE)
+    kernel = Kernel(made.shape, PAGE)
     return Layer(kernel, made.weights, following)(made.x, kernel.lay(made.rows), pages)
 
 
 def in_parts(made: Made, pages: LayerPages) -> Tensor:
     """Compute the layer with the compiled kernels of its parts."""
-    s, w, rows = SHAPE, made.weights, made.rows
+    s, w, rows = made.shape, made.weights, made.rows
     normed = rms_norm(made.x, w.first, w.first_eps)
     heads = linear(normed, w.inputs, s.heads * s.dim, w.inputs_bias).view(-1, s.heads, s.dim)
     rotate(heads, rows.cos, rows.sin, s.queries + s.kv_heads)
@@ -119,7 +126,7 @@ def in_parts(made: Made, pages: LayerPages) -> Tensor:
 
 def in_parts_listed(made: Made, q: Tensor, pages: LayerPages) -> tuple[Tensor, Tensor]:
     """Return the pages read and how many; where there is a choice the compiled kernels make it."""
-    rows, heads = made.rows, SHAPE.kv_heads
+    rows, heads = made.rows, made.shape.kv_heads
     if rows.choice is None:
         every = rows.table[:, None].expand(-1, heads, -1)
         return every, rows.n_pages[:, None].expand(-1, heads)
@@ -159,6 +166,20 @@ def test_a_layer_has_the_bits_of_its_parts_and_is_what_is_defined(rows, biased, 
     expected = naive.layer(made.x, made.rows, SHAPE, made.weights, defined)
     torch.testing.assert_close(found, expected, rtol=2e-5, atol=2e-5)
     torch.testing.assert_close(one.k, defined.k, rtol=1e-5, atol=1e-5, equal_nan=True)
+
+
+def test_heads_wider_than_a_vector_choose_the_pages_of_the_parts():
+    shape = replace(SHAPE, dim=24, group=3)
+    made = Made(6, chosen=True, shape=shape)
+    one, parts = made.fresh_pages(), made.fresh_pages()
+    kernel = Kernel(shape, PAGE)
+    laid = kernel.lay(made.rows)
+    found = Layer(kernel, made.weights)(made.x, laid, one)
+    assert torch.equal(found, in_parts(made, parts))
+    q = laid.space.heads[:, : shape.queries].unflatten(1, (shape.kv_heads, shape.group))
+    pages, kept = in_parts_listed(made, q, parts)
+    assert torch.equal(laid.lists.pages, pages)
+    assert torch.equal(laid.lists.kept, kept)
 
 
 @pytest.mark.parametrize(
@@ -205,10 +226,10 @@ def test_a_layer_in_two_calls_around_attention_has_the_same_bits():
     assert_same_bits(one, two)
 
 
-@pytest.mark.parametrize("threads", [2, 3])
+@pytest.mark.parametrize(("rows", "threads"), [(16, 2), (16, 3), (1, 5)])
 @pytest.mark.parametrize("chosen", [False, True])
-def test_threads_and_what_is_read_ahead_change_no_bit(threads, chosen):
-    made, before = Made(16, chosen=chosen), torch.get_num_threads()
+def test_threads_and_what_is_read_ahead_change_no_bit(rows, threads, chosen):
+    made, before = Made(rows, chosen=chosen), torch.get_num_threads()
     expected = in_one(made, made.fresh_pages())
     torch.set_num_threads(threads)
     try:
