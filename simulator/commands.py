@@ -155,13 +155,11 @@ def assemble(
     from simulator import defaults
     from simulator.cluster import RouterName
     from simulator.cluster_modes import ModeName
-    from simulator.heap import keep_large_arrays_apart
     from simulator.scenario import Lengths as LengthsName
     from simulator.scenario import build
     from traces.arrivals import read_arrivals
     from traces.profile import read_profile
 
-    keep_large_arrays_apart()
     routers: tuple[RouterName, ...] = get_args(RouterName)
     modes: tuple[ModeName, ...] = get_args(ModeName)
     kinds: tuple[LengthsName, ...] = get_args(LengthsName)

@@ -202,9 +202,6 @@ def _simulated_s(result: SimulationResult) -> float:
 
 def main() -> None:
     """Run the case on the command line and print what it found."""
-    from simulator.heap import keep_large_arrays_apart
-
-    keep_large_arrays_apart()  # as ``entropic simulate`` does
     case = Case(**json.loads(sys.argv[1]))
     sys.stdout.write(json.dumps(asdict(run(case))) + "\n")
 
