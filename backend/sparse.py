@@ -27,7 +27,7 @@ class SparseAttention:
     scorer: Scorer = "mean_std"
     dense_layers: int = 0  # this many first layers stay dense
     block_pages: int = 1  # choose blocks of this many pages; each page is still scored
-    min_pages: int = 64  # rows with fewer pages run dense: choosing costs what it saves
+    min_pages: int = 128  # rows with fewer pages run dense: choosing costs what it saves
     lag_rate: float = 0.25  # weight of the newest measurement under "lagged"
     measure_masses: bool = False  # keep each page's attention mass of the step, for eviction
     measure_information: bool = False  # keep sum of a_i s_i likewise

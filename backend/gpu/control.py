@@ -68,7 +68,7 @@ class Control(Plain):
         steps: int,
         device: torch.device | str,
         t_cal: float = 1.0,
-        min_pages: int = 64,
+        min_pages: int = 128,
         page_tokens: int = 16,
         selects: bool = True,
         compiled: bool = False,

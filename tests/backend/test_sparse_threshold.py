@@ -45,12 +45,12 @@ def executed(coverage: float, context: int) -> float:
     return float(step.decode.coverage[0])
 
 
-@pytest.mark.parametrize("context", [511, 512, 1008, 1009, 1024, 4000])
+@pytest.mark.parametrize("context", [511, 512, 2032, 2033, 2048, 4000])
 def test_rows_are_pruned_live_and_simulated_at_the_same_contexts(context: int):
     simulated = planned(read_profile(CPU).served(PRESET), context)
     live = executed(planned(PRESET, context), context)
     assert simulated == pytest.approx(live)
-    assert (simulated < 1.0) == (context >= 1009)
+    assert (simulated < 1.0) == (context >= 2033)
 
 
 def test_the_shipped_cpu_profile_carries_the_engines_own_threshold():
